@@ -1,0 +1,154 @@
+"""What a stage made, kept by the content of its inputs and the settings that matter to it."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+"""Raised whenever a stage computes something else from the same inputs: older entries are then never found."""
+CONTENTS = "entry.json"
+
+
+def default_folder() -> Path:
+    """The cache that `MTVCRAFT_CACHE` names, else the user's."""
+    if named := os.environ.get("MTVCRAFT_CACHE"):
+        return Path(named).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("mtvcraft", appauthor=False)
+
+
+def key_of(stage: str, parts: Mapping[str, Any]) -> str:
+    """The name of an entry: a hash over the stage and everything that its result depends on."""
+    text = json.dumps({"stage": stage, "version": VERSION, **parts}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One finished result."""
+
+    stage: str
+    key: str
+    folder: Path
+    size_bytes: int
+    made: float
+    """Seconds since 1970."""
+
+
+class Cache:
+    """A folder with a subfolder per stage and, in it, one folder per entry.
+
+    An entry appears by renaming a finished folder, and is read only if every file has the length and hash that it was
+    written with: one that a crash or a full disk cut off does not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(self, stage: str, key: str) -> Path | None:
+        """The folder of a whole entry, or None."""
+        folder = self.folder / stage / key
+        return folder if _is_whole(folder) else None
+
+    @contextmanager
+    def make(self, stage: str, key: str) -> Iterator[Path]:
+        """Give a folder to write an entry's files into; it becomes the entry when the block ends without an error."""
+        final = self.folder / stage / key
+        draft = final.with_name(f".{key}.{uuid.uuid4().hex[:8]}.part")
+        draft.mkdir(parents=True)
+        try:
+            yield draft
+            files = {path.name: _told(path) for path in sorted(draft.iterdir())}
+            (draft / CONTENTS).write_text(json.dumps({"files": files, "made": time.time()}, indent=1), encoding="utf-8")
+            if not _is_whole(final):
+                shutil.rmtree(final, ignore_errors=True)
+                draft.rename(final)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def entries(self) -> list[Entry]:
+        """Every finished entry, oldest first."""
+        found = []
+        for contents in self.folder.glob(f"*/*/{CONTENTS}"):
+            folder = contents.parent
+            size_bytes = sum(path.stat().st_size for path in folder.iterdir())
+            found.append(
+                Entry(
+                    stage=folder.parent.name,
+                    key=folder.name,
+                    folder=folder,
+                    size_bytes=size_bytes,
+                    made=contents.stat().st_mtime,
+                )
+            )
+        return sorted(found, key=lambda entry: entry.made)
+
+    def broken(self) -> list[Entry]:
+        """Entries whose files are no longer what was written."""
+        return [entry for entry in self.entries() if not _is_whole(entry.folder)]
+
+    def clear(self, stage: str | None = None) -> int:
+        """Delete the entries of one stage or of all, drafts of dead runs included.
+
+        Returns:
+            The bytes that were freed.
+        """
+        freed_bytes = sum(entry.size_bytes for entry in self.entries() if stage in (None, entry.stage))
+        for name in {entry.stage for entry in self.entries()} | {path.parent.name for path in self._drafts()}:
+            if stage in (None, name):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+        if stage is None:
+            (self.folder / "hashes.json").unlink(missing_ok=True)
+        return freed_bytes
+
+    def _drafts(self) -> list[Path]:
+        return list(self.folder.glob("*/.*.part"))
+
+    def sha256_of(self, path: Path) -> str:
+        """The hash of a file; that of a large one (weights) is remembered by its place, size and time."""
+        stat = path.stat()
+        if stat.st_size < 64 * 2**20:
+            return sha256_of(path)
+        memory = self.folder / "hashes.json"
+        seen = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+        known = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
+        if seen not in known:
+            known[seen] = sha256_of(path)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            draft = memory.with_name(f".{uuid.uuid4().hex[:8]}.part")
+            draft.write_text(json.dumps(known, indent=1), encoding="utf-8")
+            draft.replace(memory)
+        return known[seen]
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _told(path: Path) -> dict[str, object]:
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def _is_whole(folder: Path) -> bool:
+    contents = folder / CONTENTS
+    if not contents.is_file():
+        return False
+    try:
+        files = json.loads(contents.read_text(encoding="utf-8"))["files"]
+    except (ValueError, KeyError):
+        return False
+    return all((folder / name).is_file() and _told(folder / name) == told for name, told in files.items())
