@@ -1,0 +1,1 @@
+"""Names to files to tensors: `locate` finds checkpoints on this machine, `read` opens them."""
