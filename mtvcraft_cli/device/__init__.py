@@ -1,0 +1,1 @@
+"""What this machine has, and where each part of a model lives."""
