@@ -1,0 +1,1 @@
+"""The same rooms walked with gradients: one file per thing that is trained."""
