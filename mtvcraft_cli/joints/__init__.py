@@ -1,0 +1,1 @@
+"""Frames to joints: finds the person, fills gaps, draws skeletons."""
