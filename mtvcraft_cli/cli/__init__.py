@@ -1,0 +1,40 @@
+"""The front door: one file per command; each reads words, calls one function, prints the answer."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from mtvcraft_cli import __version__
+from mtvcraft_cli.cli.animate import animate
+from mtvcraft_cli.cli.cache import cache
+from mtvcraft_cli.cli.front import app, command
+from mtvcraft_cli.cli.front import main as run
+from mtvcraft_cli.cli.pose import pose
+from mtvcraft_cli.cli.presets import presets
+from mtvcraft_cli.cli.replay import replay
+from mtvcraft_cli.cli.tokenize import tokenize
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"mtvcraft {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """A picture of any character and a video of anyone moving give a video of that character moving so."""
+
+
+for function in (animate, pose, tokenize, presets, replay, cache):
+    command(function)
+
+
+def main() -> None:
+    """The program `mtvcraft`."""
+    sys.exit(run())

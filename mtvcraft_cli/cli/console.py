@@ -1,0 +1,146 @@
+"""The only place that prints: results to stdout, everything else to stderr."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from mtvcraft_cli.device.memory import peak_memory
+
+T = TypeVar("T")
+ProgressKind = Literal["auto", "bar", "plain", "json", "none"]
+PLAIN_EVERY_S = 10.0
+"""Without a terminal a long stage says one line this often."""
+
+
+@dataclass
+class Console:
+    """How much is said, and in which form; set once per run from the common options."""
+
+    quiet: bool = False
+    verbose: bool = False
+    json: bool = False
+    progress: ProgressKind = "auto"
+
+
+console = Console()
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal, to stderr; silent under `-q`."""
+    if not console.quiet:
+        _to_stderr(text)
+
+
+def detail(text: str) -> None:
+    """A line that only `-v` shows."""
+    if console.verbose:
+        _to_stderr(text)
+
+
+def warn(text: str) -> None:
+    """A line that `-q` doesn't silence: something was assumed or may go wrong."""
+    _to_stderr(f"warning: {text}")
+
+
+def fail(message: str, hint: str) -> None:
+    """The two lines that every error ends in."""
+    _to_stderr(f"error: {message}")
+    _to_stderr(f"hint: {hint}")
+
+
+def answer(text: str, data: Any) -> None:
+    """The result, to stdout: `text` for people and pipes, `data` under `--json`."""
+    print(json.dumps(data, indent=2, ensure_ascii=False) if console.json else text)
+
+
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """Lay rows out under their column names, as wide as they need to be."""
+    lines = [columns, *rows]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def watch(items: Iterable[T], stage: str, total: int | None = None) -> Iterator[T]:
+    """Show how far a loop has come, in the form that `--progress` asks for.
+
+    Args:
+        items: what the loop walks over; an item with a frame axis (a NumPy array) counts as that many.
+        stage: a word or two for the user.
+        total: how many units there will be, where that is known.
+    """
+    kind = console.progress
+    if kind == "auto":
+        kind = "none" if console.quiet else "bar" if sys.stderr.isatty() else "plain"
+    if kind == "none":
+        return iter(items)
+    return {"bar": _bar, "plain": _plain, "json": _json}[kind](items, stage, total)
+
+
+def _units(item: object) -> int:
+    shape = getattr(item, "shape", None)
+    return int(shape[0]) if shape else 1
+
+
+def _bar(items: Iterable[T], stage: str, total: int | None) -> Iterator[T]:
+    from rich.console import Console as RichConsole
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=RichConsole(stderr=True)) as progress:
+        task = progress.add_task(stage, total=total, speed="")
+        started = time.monotonic()
+        for item in items:
+            yield item
+            progress.advance(task, _units(item))
+            passed = time.monotonic() - started
+            progress.update(task, speed=f"{progress.tasks[task].completed / max(passed, 1e-9):.1f}/s")
+
+
+def _plain(items: Iterable[T], stage: str, total: int | None) -> Iterator[T]:
+    started = said = time.monotonic()
+    done = 0
+    for item in items:
+        yield item
+        done += _units(item)
+        now = time.monotonic()
+        if now - said >= PLAIN_EVERY_S:
+            said = now
+            of = f" of {total}" if total else ""
+            left_s = _left_s(done, total, now - started)
+            left = "" if left_s is None else f", {left_s:.0f} s left"
+            _to_stderr(f"{stage}: {done}{of}, {done / (now - started):.1f}/s{left}")
+
+
+def _json(items: Iterable[T], stage: str, total: int | None) -> Iterator[T]:
+    started = time.monotonic()
+    done = 0
+    for item in items:
+        yield item
+        done += _units(item)
+        line = {
+            "stage": stage,
+            "done": done,
+            "total": total,
+            "eta_s": _left_s(done, total, time.monotonic() - started),
+            "peak_memory_bytes": peak_memory(),
+        }
+        _to_stderr(json.dumps(line))
+
+
+def _left_s(done: int, total: int | None, passed_s: float) -> float | None:
+    return None if not total or not done else round(max(0, total - done) * passed_s / done, 1)

@@ -1,0 +1,189 @@
+"""What every command has in common: its options, its way of failing, its exit code."""
+
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial, wraps
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+from typer.exceptions import TyperException
+from typer.models import OptionInfo
+
+from mtvcraft_cli.cli.console import ProgressKind, console, fail, say
+from mtvcraft_cli.cli.settings import read_settings
+from mtvcraft_cli.errors import Exit, MtvcraftError
+
+app = typer.Typer(
+    name="mtvcraft",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+ONLY_BY_FLAG = {"output", "force", "dry_run", "trust_file", "debug", "decode", "overlay"}
+"""What belongs to one call, or to one file that the user has looked at, is never taken from a file or a variable."""
+EPILOG = "Options may also be set by MTVCRAFT_NAME (`MTVCRAFT_STEPS=20`) or in `mtvcraft.toml`."
+_settable: dict[str, set[str]] = {}
+
+
+_option = partial(typer.Option, rich_help_panel="Common")
+
+
+def _common(
+    *,
+    json: Annotated[bool, _option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, _option("--quiet", "-q", help="Say only what is wrong.")] = False,
+    verbose: Annotated[bool, _option("--verbose", "-v", help="Say more.")] = False,
+    debug: Annotated[bool, _option("--debug", help="Show the trace of an error.")] = False,
+    progress: Annotated[ProgressKind, _option(help="How progress is shown; `json` is one object a line.")] = "auto",
+    offline: Annotated[bool, _option("--offline", help="Never use the network.")] = False,
+    cache_dir: Annotated[Path | None, _option(envvar="MTVCRAFT_CACHE", help="Where finished stages are kept.")] = None,
+) -> None:
+    """The options of every command, applied before it runs."""
+    console.json, console.quiet, console.verbose, console.progress = json, quiet, verbose, progress
+    if debug:
+        os.environ["MTVCRAFT_DEBUG"] = "1"
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    if cache_dir is not None:
+        os.environ["MTVCRAFT_CACHE"] = str(cache_dir)
+
+
+def offline() -> bool:
+    """Whether this run may not use the network."""
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
+
+
+class Interrupted(Exception):  # noqa: N818 - nothing went wrong
+    """Ctrl-C, or the system asked us to end."""
+
+
+def command(function: Callable[..., None]) -> None:
+    """Register `function` under its own name, with the common options and an environment variable per setting."""
+    name = function.__name__.rstrip("_").replace("_", "-")
+    hints = get_type_hints(function, include_extras=True)
+    own = [
+        parameter.replace(annotation=hints[parameter.name])
+        for parameter in inspect.signature(function).parameters.values()
+    ]
+    common = list(inspect.signature(_common).parameters.values())
+    for parameter in (*own, *common):
+        _settle(name, parameter)
+
+    @wraps(function)
+    def run(**given: Any) -> None:
+        _common(**{parameter.name: given.pop(parameter.name) for parameter in common})
+        try:
+            function(**given)
+        except KeyboardInterrupt as stop:
+            raise Interrupted from stop  # typer would end the program without a word
+
+    # Typer reads the signature; keyword-only parameters may follow any others.
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *common)]
+    )
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *common)}
+    app.command(name, epilog=EPILOG)(run)
+
+
+def _settle(command_name: str, parameter: inspect.Parameter) -> None:
+    """Give an option its environment variable, and note that settings files may set it."""
+    if get_origin(parameter.annotation) is not Annotated or parameter.name in ONLY_BY_FLAG:
+        return
+    for info in get_args(parameter.annotation)[1:]:
+        if isinstance(info, OptionInfo):
+            info.envvar = info.envvar or f"MTVCRAFT_{parameter.name.upper()}"
+            info.show_envvar = False  # said once, below the help
+            _settable.setdefault(command_name, set()).add(parameter.name)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program; nothing that a user can mend ever ends in a traceback.
+
+    Returns:
+        The exit code, see `Exit`.
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(words, prog_name="mtvcraft", standalone_mode=False, default_map=read_settings(_settable))
+        sys.stdout.flush()
+        return int(code or 0)
+    except MtvcraftError as error:
+        _show_trace("--debug" in words)
+        fail(error.message, error.hint)
+        return int(error.exit)
+    except TyperException as error:
+        return _usage(error)
+    except (Interrupted, KeyboardInterrupt):
+        say("interrupted: finished stages and windows are kept; the same command goes on from there")
+        return int(Exit.INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain about it once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(Exit.DONE)
+    except MemoryError as error:
+        _show_trace("--debug" in words)
+        fail(f"out of memory: {error}", "close other programs, or use a smaller preset")
+        return int(Exit.FIT)
+    except OSError as error:
+        _show_trace("--debug" in words)
+        return _system_fault(error)
+    except Exception as error:
+        _show_trace("--debug" in words)
+        fail(
+            f"internal fault: {type(error).__name__}: {error}",
+            "this is ours to mend: run again with `--debug` and report what it prints",
+        )
+        return int(Exit.FAULT)
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _show_trace(wanted: bool) -> None:
+    if wanted or os.environ.get("MTVCRAFT_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+
+
+def _usage(error: TyperException) -> int:
+    message = error.format_message().strip().replace("Value error, ", "")
+    if not message:  # a bare `mtvcraft` has shown its help already
+        return int(Exit.USAGE)
+    context = getattr(error, "ctx", None)
+    asked = context.command_path if context else "mtvcraft"
+    message, _, suggestion = message.partition(" Did you mean ")
+    hint = f"did you mean {suggestion}" if suggestion else f"{_said_where(error)}see `{asked} --help`"
+    fail(message[0].lower() + message[1:].rstrip("."), hint)
+    return int(Exit.USAGE)
+
+
+def _said_where(error: TyperException) -> str:
+    """Where a wrong value was said, if not on the command line."""
+    parameter, context = getattr(error, "param", None), getattr(error, "ctx", None)
+    source = context.get_parameter_source(parameter.name) if context and parameter else None
+    places = {"ENVIRONMENT": f"the variable {getattr(parameter, 'envvar', '')}", "DEFAULT_MAP": "a settings file"}
+    return f"it comes from {places[source.name]}; " if source and source.name in places else ""
+
+
+def _system_fault(error: OSError) -> int:
+    import errno
+
+    where = f" at `{error.filename}`" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        fail(f"the disk is full{where}", "free some space (`mtvcraft cache clear` empties the cache) and run it again")
+        return int(Exit.FIT)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        fail(f"not allowed to write or read{where}", "choose another folder, or change its permissions")
+        return int(Exit.USAGE)
+    fail(f"the system refused{where}: {error.strerror or error}", "run again with `--debug` to see where")
+    return int(Exit.FAULT)

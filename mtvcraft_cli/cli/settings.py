@@ -1,0 +1,78 @@
+"""Where a setting comes from: flag > environment > mtvcraft.toml > user config > preset."""
+
+import difflib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mtvcraft_cli.errors import Exit, MtvcraftError
+
+PROJECT_FILE = "mtvcraft.toml"
+
+
+def user_file() -> Path:
+    """The user's own settings, for every working folder."""
+    from platformdirs import user_config_path
+
+    return user_config_path("mtvcraft", appauthor=False) / "config.toml"
+
+
+def read_settings(options: Mapping[str, set[str]]) -> dict[str, dict[str, Any]]:
+    """What the settings files say, per command.
+
+    A key at the top of a file holds for every command that has such an option; one under `[animate]` only there.
+
+    Args:
+        options: for each command the names that a file may set, such as {"animate": {"steps", "seed"}}.
+
+    Returns:
+        For each command the values, by option name with underscores.
+
+    Raises:
+        MtvcraftError: a file isn't TOML, or has a key that no command knows (the nearest is suggested).
+    """
+    settings: dict[str, dict[str, Any]] = {command: {} for command in options}
+    for path in (user_file(), Path(PROJECT_FILE)):  # the later one goes before the earlier one
+        if path.is_file():
+            content = _read_toml(path)
+            anywhere = {key: value for key, value in content.items() if not isinstance(value, dict)}
+            _check_known(path, anywhere, set().union(*options.values()))
+            _check_known(path, {key: value for key, value in content.items() if key not in anywhere}, set(options))
+            for command, known in options.items():
+                own = content.get(command, {})
+                _check_known(path, own, known)
+                settings[command].update(
+                    {_name(key): _value(value) for key, value in (anywhere | own).items() if _name(key) in known}
+                )
+    return settings
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise MtvcraftError(f"`{path}` is not TOML: {error}", hint="mend that line", exit=Exit.USAGE) from error
+
+
+def _check_known(path: Path, given: Mapping[str, Any], known: set[str]) -> None:
+    for key in given:
+        if _name(key) not in known:
+            near = difflib.get_close_matches(_name(key), known, n=1)
+            raise MtvcraftError(
+                f"`{path}` has a setting `{key}` that nothing knows",
+                hint=f"did you mean `{near[0].replace('_', '-')}`?" if near else "see `mtvcraft animate --help`",
+                exit=Exit.USAGE,
+            )
+
+
+def _name(key: str) -> str:
+    return key.replace("-", "_")
+
+
+def _value(value: object) -> object:
+    return value if isinstance(value, (bool, int, float)) else str(value)

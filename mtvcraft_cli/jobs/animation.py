@@ -1,0 +1,340 @@
+"""`mtvcraft animate` and `replay`, before the work."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mtvcraft_cli.cache import Cache, sha256_of
+from mtvcraft_cli.device.memory import free_memory
+from mtvcraft_cli.errors import Exit, MtvcraftError
+from mtvcraft_cli.jobs.drive import Drive, PoseSettings, choose_estimator, look_at_drive, tokenizer_identity
+from mtvcraft_cli.jobs.timing import Timing, plan_timing
+from mtvcraft_cli.preset import Preset, load_preset
+from mtvcraft_cli.sidecar import check_input, check_target, fingerprint, made_already, read_sidecar
+from mtvcraft_cli.weights.locate import Located, locate, require, size_text
+from mtvcraft_cli.windows import Window, plan_windows
+
+if TYPE_CHECKING:
+    from mtvcraft_cli.shapes import Picture
+    from mtvcraft_cli.tokens.files import TokenFile
+    from mtvcraft_cli.video.write import Sound
+
+Audio = Literal["keep", "none"] | Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnimateJob:
+    """What `mtvcraft animate` was asked to do."""
+
+    reference: Path
+    drive: Path
+    output: Path
+    preset: Preset
+    seed: int = 0
+    rate: Fraction | None = None
+    audio: Audio = "keep"
+    crf: int = 18
+    background: tuple[int, int, int] = (255, 255, 255)
+    pose: PoseSettings = field(default_factory=PoseSettings)
+    device: str = "auto"
+    offload: Literal["auto", "none", "model"] = "auto"
+    two_passes: bool = False
+    weights: Path | None = None
+    force: bool = False
+    command: str = ""
+    """The words that were typed, for the sidecar."""
+
+    def told(self) -> dict[str, Any]:
+        """The settings that the frames depend on, as plain data; what `replay` needs to do it again."""
+        return {
+            "preset": self.preset.name,
+            "steps": self.preset.sampler.steps,
+            "scheduler": self.preset.sampler.scheduler,
+            "motion_guidance": self.preset.sampler.motion_guidance,
+            "reference_latent": self.preset.reference_latent,
+            "seed": self.seed,
+            "fps": _text(self.rate),
+            "audio": str(self.audio),
+            "crf": self.crf,
+            "background": list(self.background),
+            "two_passes": self.two_passes,
+            **self.pose.told(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedAnimation:
+    """A job that has passed every check, with what is known before a model is loaded."""
+
+    job: AnimateJob
+    drive: Drive
+    picture: "Picture"
+    sound: "Sound | None"
+    timing: Timing
+    windows: list[Window]
+    parts: Mapping[str, Located]
+    hashes: Mapping[str, str]
+    """SHA-256 of every input and weight file."""
+    device: str
+    cache: Cache
+    fingerprint: str
+    made: bool
+    """Whether the output is there already, made from the same inputs and settings."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """What was assumed, and what the user may not expect."""
+        lines = list(self.drive.assumed)
+        if self.job.preset.seeded:
+            lines.append(
+                f"preset {self.job.preset.name} has random weights until trained ones come with the package: "
+                "the video shows that every stage works, not what a trained model makes"
+            )
+        return lines
+
+    @property
+    def token_count(self) -> int:
+        """Motion tokens over all windows."""
+        return sum(window.latent_frames * 24 for window in self.windows)
+
+    def told(self) -> dict[str, Any]:
+        """The plan as plain data."""
+        preset = self.job.preset
+        return {
+            "output": str(self.job.output),
+            "made_already": self.made,
+            "preset": preset.name,
+            "device": self.device,
+            **self.drive.told(),
+            "frames": self.timing.frames,
+            "fps": str(self.timing.rate),
+            "duration_s": float(self.timing.frames / self.timing.rate),
+            "size_px": list(preset.size_px),
+            "windows": len(self.windows),
+            "window_frames": self.windows[0].frames,
+            "motion_tokens": self.token_count,
+            "steps": preset.sampler.steps,
+            "weights": [
+                {
+                    "part": part.part,
+                    "source": part.source,
+                    "bytes": part.released.bytes if part.released else None,
+                    "licence": part.licence,
+                }
+                for part in self.parts.values()
+            ],
+        }
+
+    def plan_text(self) -> str:
+        """The plan in three lines."""
+        preset, timing = self.job.preset, self.timing
+        width_px, height_px = preset.size_px
+        licences = ", ".join(sorted({part.licence for part in self.parts.values()}))
+        return "\n".join(
+            (
+                f"{timing.frames} frames of {width_px}x{height_px} at {_rate_text(timing.rate)} fps "
+                f"({float(timing.frames / timing.rate):.2f} s) from {self.drive.kind} `{self.drive.path}`",
+                f"preset {preset.name} on {self.device}: {len(self.windows)} window(s) of "
+                f"{self.windows[0].frames} frames, {self.token_count} motion tokens, {preset.sampler.steps} steps, "
+                f"motion guidance {preset.sampler.motion_guidance:g}",
+                f"weights: {', '.join(_weight_text(part) for part in self.parts.values())}; licences: {licences}",
+            )
+        )
+
+
+def prepare_animation(job: AnimateJob, cache: Cache) -> PreparedAnimation:
+    """Check a job from the cheapest to the dearest question.
+
+    Raises:
+        MtvcraftError: exit 2, 6, 4 or 5, in this order.
+    """
+    check_input(job.reference, "picture")
+    check_input(job.drive, "driver")
+    if isinstance(job.audio, Path):
+        check_input(job.audio, "sound")
+    check_target(job.output, force=True, made=False)
+    parts = locate(job.preset, job.weights)
+    hashes = _hashes(job, parts, cache)
+    wanted = fingerprint({"settings": job.told(), "preset": job.preset.fingerprint, "hashes": hashes})
+    made = made_already(job.output, wanted)
+    check_target(job.output, force=job.force, made=made)
+    require(job.preset, parts)
+
+    from mtvcraft_cli.device.place import choose_device
+
+    device = str(choose_device(job.device))
+    drive = look_at_drive(job.drive, job.preset, tokenizer_identity(parts["tokenizer"], hashes))
+    if drive.kind == "video" and not made:
+        choose_estimator(job.pose)
+    from mtvcraft_cli.video.picture import read_picture
+
+    picture = read_picture(job.reference, background=job.background)
+    sound = _sound(job, drive)
+    if drive.tokens is not None:
+        timing, windows = _timing_of_tokens(drive.tokens, drive.rate, job.rate), drive.tokens.plan
+    else:
+        timing = plan_timing(drive.frames, drive.rate, job.rate, job.preset)
+        windows = plan_windows(timing.model_frames, job.preset.frames, job.preset.overlap)
+    _check_fit(job, parts, timing, device)
+    return PreparedAnimation(
+        job=job,
+        drive=drive,
+        picture=picture,
+        sound=sound,
+        timing=timing,
+        windows=windows,
+        parts=parts,
+        hashes=hashes,
+        device=device,
+        cache=cache,
+        fingerprint=wanted,
+        made=made,
+    )
+
+
+def _hashes(job: AnimateJob, parts: Mapping[str, Located], cache: Cache) -> dict[str, str]:
+    files = {"reference": job.reference, "drive": job.drive}
+    if isinstance(job.audio, Path):
+        files["audio"] = job.audio
+    for part in parts.values():
+        files |= {f"{part.part}/{file.name}": file for file in part.files}
+    return {name: cache.sha256_of(path) for name, path in files.items() if path.is_file()}
+
+
+def _timing_of_tokens(tokens: "TokenFile", drive_rate: Fraction, rate: Fraction | None) -> Timing:
+    out_rate = rate or drive_rate
+    return Timing(
+        drive_rate=drive_rate,
+        model_rate=tokens.rate,
+        model_frames=tokens.total_frames,
+        rate=out_rate,
+        frames=max(1, round(tokens.total_frames / tokens.rate * out_rate)),
+    )
+
+
+def _sound(job: AnimateJob, drive: Drive) -> "Sound | None":
+    """The sound of the result: the driver's own in step with its pictures, or that of another file from its start.
+
+    Raises:
+        MtvcraftError: exit 4; the file named has no sound.
+    """
+    if not isinstance(job.audio, Path):
+        return drive.own_sound() if job.audio == "keep" else None
+    from mtvcraft_cli.video.read import probe_sound
+    from mtvcraft_cli.video.write import Sound
+
+    probe_sound(job.audio)
+    return Sound(path=job.audio)
+
+
+def _check_fit(job: AnimateJob, parts: Mapping[str, Located], timing: Timing, device: str) -> None:
+    """Refuse what can't end well: weights larger than the memory, a video larger than the free disk."""
+    width_px, height_px = job.preset.size_px
+    needed_bytes = timing.frames * width_px * height_px // 4 + 2**20  # H.264 at the best useful quality stays below
+    free_bytes = shutil.disk_usage(job.output.parent).free
+    if free_bytes < needed_bytes:
+        raise MtvcraftError(
+            f"`{job.output.parent}` has {size_text(free_bytes)} free, and the video may take {size_text(needed_bytes)}",
+            hint="free some space (`mtvcraft cache clear` empties the cache), or write to another disk",
+            exit=Exit.FIT,
+        )
+    if device == "cpu":
+        weight_bytes = 2 * sum(part.size_bytes for part in parts.values())  # float32 of what lies there as bfloat16
+        memory_bytes = free_memory()
+        if memory_bytes is not None and weight_bytes > memory_bytes:
+            raise MtvcraftError(
+                f"preset {job.preset.name} needs {size_text(weight_bytes)} of memory on a CPU, "
+                f"and {size_text(memory_bytes)} are free",
+                hint="use `--preset mini`, or a machine with a CUDA card",
+                exit=Exit.FIT,
+            )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _rate_text(rate: Fraction) -> str:
+    return str(rate.numerator) if rate.denominator == 1 else f"{float(rate):.3f}"
+
+
+def _weight_text(part: Located) -> str:
+    if part.seed is not None:
+        return f"{part.part} from seed {part.seed}"
+    size_bytes = part.size_bytes or (part.released.bytes if part.released else None)
+    return f"{part.part} {size_text(size_bytes)}"
+
+
+def job_of_sidecar(path: Path, *, output: Path | None, weights: Path | None, force: bool) -> AnimateJob:
+    """Read from a sidecar what made its video, so that it can be made again.
+
+    Raises:
+        MtvcraftError: exit 2 where the sidecar or an input is missing, 4 where an input or the preset has changed.
+    """
+    content = read_sidecar(path)
+    try:
+        settings, inputs = content["settings"], content["inputs"]
+        preset = load_preset(settings["preset"])
+        sampler = replace(
+            preset.sampler,
+            scheduler=settings["scheduler"],
+            steps=settings["steps"],
+            motion_guidance=settings["motion_guidance"],
+        )
+        preset = replace(preset, sampler=sampler, reference_latent=settings["reference_latent"])
+        files = {name: _same_input(name, told, path) for name, told in inputs.items()}
+        pose = PoseSettings(
+            backend=settings["backend"],
+            max_gap_s=Fraction(settings["max_gap_s"]),
+            trust_file=settings["trust_file"] and Path(settings["trust_file"]),
+            weights=weights,
+        )
+        job = AnimateJob(
+            reference=files["reference"],
+            drive=files["drive"],
+            output=output or path.with_name(content["output"]["name"]),
+            preset=preset,
+            seed=settings["seed"],
+            rate=settings["fps"] and Fraction(settings["fps"]),
+            audio=files.get("audio", settings["audio"]),
+            crf=settings["crf"],
+            background=tuple(settings["background"]),
+            pose=pose,
+            device=content["device"],
+            two_passes=settings["two_passes"],
+            weights=weights or (content["weights_folder"] and Path(content["weights_folder"])),
+            force=force,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise MtvcraftError(
+            f"`{path}` lacks something that says how its video was made: {error!r}",
+            hint="make the video again with `mtvcraft animate`; the `command` in the file says how it was made",
+        ) from error
+    if preset.fingerprint != content["preset_sha256"]:
+        raise MtvcraftError(
+            f"preset `{preset.name}` is not what it was when `{path.name}` was written",
+            hint="use the version of mtvcraft that the file names, or make the video anew with `mtvcraft animate`",
+        )
+    return job
+
+
+def _same_input(name: str, told: Mapping[str, str], sidecar: Path) -> Path:
+    """Find an input where it was, or by its name beside the sidecar; its bytes must be the same."""
+    places = [Path(told["path"]), sidecar.parent / Path(told["path"]).name]
+    there = [place for place in places if place.is_file()]
+    if not there:
+        raise MtvcraftError(
+            f"the {name} `{told['path']}` is no longer there",
+            hint=f"put it back, or beside `{sidecar}`",
+            exit=Exit.USAGE,
+        )
+    for place in there:
+        if sha256_of(place) == told["sha256"]:
+            return place
+    raise MtvcraftError(
+        f"the {name} `{there[0]}` is not the file that the video was made from",
+        hint="put the old one back, or make a new video with `mtvcraft animate`",
+    )

@@ -1,0 +1,110 @@
+"""`out.mp4.json`, the file beside a result that says how it was made, and by which it is known again."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mtvcraft_cli import __version__
+from mtvcraft_cli.cache import sha256_of
+from mtvcraft_cli.errors import Exit, MtvcraftError
+from mtvcraft_cli.files import writing
+
+FORMAT = 1
+LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "mediapipe", "decord", "imageio-ffmpeg")
+
+
+def sidecar_path(output: Path) -> Path:
+    """out.mp4 -> out.mp4.json."""
+    return output.with_name(f"{output.name}.json")
+
+
+def fingerprint(parts: Mapping[str, Any]) -> str:
+    """A hash over everything that a result depends on: equal ones mean that it need not be made again."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What a result may depend on besides its inputs: this program, Python, the machine, the libraries in use."""
+    found = {"mtvcraft": __version__, "python": platform.python_version(), "machine": platform.platform()}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue  # optional, and not in use
+    return found
+
+
+def write_sidecar(output: Path, content: Mapping[str, Any]) -> Path:
+    """Write the sidecar of a finished output, with the output's own hash."""
+    whole = {"format": FORMAT, **content, "output": {"name": output.name, "sha256": sha256_of(output)}}
+    path = sidecar_path(output)
+    with writing(path) as draft:
+        draft.write_text(json.dumps(whole, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    return path
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Read a sidecar.
+
+    Raises:
+        MtvcraftError: missing (exit 2), or not one of ours (exit 4).
+    """
+    if not path.is_file():
+        raise MtvcraftError(
+            f"there is no `{path}`", hint="name the `.json` that lies beside a video made by mtvcraft", exit=Exit.USAGE
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        known = isinstance(content, dict) and content["format"] == FORMAT and "settings" in content
+    except (ValueError, KeyError):
+        known = False
+    if not known:
+        raise MtvcraftError(
+            f"`{path}` does not say how a video was made",
+            hint="name the `.json` that lies beside a video made by mtvcraft",
+        )
+    return content
+
+
+def made_already(output: Path, wanted: str) -> bool:
+    """Whether `output` is whole and was made from the same inputs and settings."""
+    try:
+        content = read_sidecar(sidecar_path(output))
+    except MtvcraftError:
+        return False
+    told = content.get("output", {}).get("sha256")
+    return content.get("fingerprint") == wanted and output.is_file() and sha256_of(output) == told
+
+
+def check_target(output: Path, *, force: bool, made: bool) -> None:
+    """Refuse a target that can't be written or would be written over.
+
+    Raises:
+        MtvcraftError: exit 2; its folder is missing, it is a folder, or it exists and neither `force` nor `made` holds.
+    """
+    if not output.parent.is_dir():
+        raise MtvcraftError(
+            f"there is no folder `{output.parent}`", hint=f"make it first: mkdir -p {output.parent}", exit=Exit.USAGE
+        )
+    if output.is_dir():
+        raise MtvcraftError(f"`{output}` is a folder", hint="name a file in it", exit=Exit.USAGE)
+    if output.exists() and not force and not made:
+        raise MtvcraftError(
+            f"`{output}` is already there, and not from these inputs and settings",
+            hint="choose another name, or write over it with `--force`",
+            exit=Exit.USAGE,
+        )
+
+
+def check_input(path: Path, what: str) -> None:
+    """Refuse an input that isn't there.
+
+    Raises:
+        MtvcraftError: exit 2.
+    """
+    if not path.exists():
+        raise MtvcraftError(f"there is no {what} `{path}`", hint="check the name and the folder", exit=Exit.USAGE)
