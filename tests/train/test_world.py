@@ -30,7 +30,7 @@ from mtvcraft_cli.train.world.stage import Stage
 
 ASSETS = Path(__file__).parents[2] / "assets"
 sys.path.insert(0, str(ASSETS))
-import make  # noqa: E402 - the script beside the assets
+import make
 
 LIMBS = (4, 5, 7, 8, 16, 17, 18, 19, 20, 21)
 
