@@ -19,9 +19,10 @@ setup: .venv/.ready
 
 demo: setup
 	@mkdir -p out
-	@$(BIN)/mtvcraft animate assets/robot.png assets/drive.mp4 -o $(DEMO)
+	@$(BIN)/mtvcraft animate assets/robot.png assets/drive.mp4 -o $(DEMO) --force
 
-test: setup check
+test: setup
+	@$(MAKE) --no-print-directory check
 
 check:
 	$(BIN)/ruff check .

@@ -4,13 +4,14 @@ import hashlib
 import json
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from mtvcraft_cli.errors import Exit, MtvcraftError
 
 VERSION = 1
 """Raised whenever a stage computes something else from the same inputs: older entries are then never found."""
@@ -24,6 +25,28 @@ def default_folder() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("mtvcraft", appauthor=False)
+
+
+def open_cache() -> "Cache":
+    """The cache, ready to be written to.
+
+    Raises:
+        MtvcraftError: exit 2; its folder can't be made or is closed to us.
+    """
+    folder = default_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = error.strerror or str(error)
+    else:
+        why = "" if os.access(folder, os.W_OK) else "it is closed to writing"
+    if why:
+        raise MtvcraftError(
+            f"the cache folder `{folder}` can't be used: {why}",
+            hint="name another with `--cache-dir` or MTVCRAFT_CACHE",
+            exit=Exit.USAGE,
+        )
+    return Cache(folder)
 
 
 def key_of(stage: str, parts: Mapping[str, Any]) -> str:
@@ -68,10 +91,14 @@ class Cache:
         try:
             yield draft
             files = {path.name: _told(path) for path in sorted(draft.iterdir())}
-            (draft / CONTENTS).write_text(json.dumps({"files": files, "made": time.time()}, indent=1), encoding="utf-8")
+            (draft / CONTENTS).write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
             if not _is_whole(final):
                 shutil.rmtree(final, ignore_errors=True)
-                draft.rename(final)
+                try:
+                    draft.rename(final)
+                except OSError:
+                    if not _is_whole(final):  # else another run was as far a moment earlier
+                        raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
@@ -120,7 +147,10 @@ class Cache:
             return sha256_of(path)
         memory = self.folder / "hashes.json"
         seen = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-        known = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
+        try:
+            known = json.loads(memory.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # none yet, or damaged: it is only a shortcut
+            known = {}
         if seen not in known:
             known[seen] = sha256_of(path)
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """The whole way on one screen: each room called once, in order; below it, the stages with what is kept of them."""
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from mtvcraft_cli.cache import Cache, key_of, sha256_of
 from mtvcraft_cli.device.memory import peak_memory
 from mtvcraft_cli.device.place import choose_dtype, working
 from mtvcraft_cli.jobs.animation import PreparedAnimation
-from mtvcraft_cli.jobs.drive import Drive, PoseSettings, choose_estimator
+from mtvcraft_cli.jobs.drive import Drive, Estimator, PoseSettings, tokenizer_identity
 from mtvcraft_cli.jobs.files import PreparedPose, PreparedTokens
 from mtvcraft_cli.jobs.timing import Timing, plan_timing
 from mtvcraft_cli.joints.files import Motion, load_motion, resample, save_motion
@@ -28,6 +29,7 @@ from mtvcraft_cli.joints.gaps import describe, fill
 from mtvcraft_cli.joints.neutral import on_neutral_body
 from mtvcraft_cli.joints.overlay import draw_over
 from mtvcraft_cli.joints.skeleton import PARTS
+from mtvcraft_cli.latents.checkpoint import arguments_of
 from mtvcraft_cli.latents.cogvideox import CogVideoXMotionTransformer, build_transformer
 from mtvcraft_cli.latents.sampler import make_scheduler
 from mtvcraft_cli.latents.seeded import seeded_tensors
@@ -59,7 +61,7 @@ def run_animation(prepared: PreparedAnimation, watch: Watch) -> "AnimationReport
         tokenizer = load_tokenizer(preset, prepared.parts["tokenizer"])
         models, settings = load_models(prepared)
     with report.stage("pose"):
-        motion = find_motion(prepared.drive, job.pose, prepared.cache, watch)  # joints (T, 24, 3), millimetres
+        motion = find_motion(prepared.drive, prepared.estimator, job.pose, prepared.cache, watch)  # (T, 24, 3) mm
     with report.stage("tokenize"):
         tokens = find_tokens(prepared, motion, tokenizer, report, watch)  # (W, F, 24) codes
     with (
@@ -97,15 +99,18 @@ def retimed(frames: Iterator[Frames], timing: Timing) -> Iterator[Frames]:
             yield batch[chosen]
 
 
-def find_motion(drive: Drive, settings: PoseSettings, cache: Cache, watch: Watch) -> Motion | None:
+def find_motion(
+    drive: Drive, estimator: Estimator | None, settings: PoseSettings, cache: Cache, watch: Watch
+) -> Motion | None:
     """The driver's joints: read, found in an earlier run, or found now. Tokens have none."""
-    if drive.motion is not None or drive.kind == "tokens":
+    if estimator is None:
         return drive.motion
-    backend = choose_estimator(settings)
+    backend, by = estimator.backend, estimator.told()
     source = {"name": drive.path.name, "sha256": sha256_of(drive.path)}
-    key = key_of("joints", {"drive": source["sha256"], "by": [backend.name, backend.version], **settings.told()})
+    meta = {"source": source, "backend": by, "person": "the first"}
+    key = key_of("joints", {"drive": source["sha256"], "by": by, "max_gap_s": str(settings.max_gap_s)})
     if (kept := cache.find("joints", key)) is not None:
-        return load_motion(kept / "clip.joints.npz")[0]
+        return replace(load_motion(kept / "clip.joints.npz")[0], meta=meta)
     clip = open_clip(drive.path)
     size_px = (clip.info.width_px, clip.info.height_px)
     estimate = backend.estimate(read_ahead(clip.batches()), size_px, drive.rate, watch, drive.frames)
@@ -119,7 +124,7 @@ def find_motion(drive: Drive, settings: PoseSettings, cache: Cache, watch: Watch
         smpl_pose=filled.smpl and filled.smpl.pose,
         smpl_betas=filled.smpl and filled.smpl.betas,
         smpl_transl=filled.smpl and filled.smpl.transl,
-        meta={"source": source, "backend": {"name": backend.name, "version": backend.version}, "person": "the first"},
+        meta=meta,
     )
     with cache.make("joints", key) as folder:
         save_motion(folder / "clip.joints.npz", motion)
@@ -138,8 +143,26 @@ def find_tokens(
         assert prepared.drive.tokens is not None
         return prepared.drive.tokens.tokens
     report.remarks += describe(motion).sentences()
-    tokenised = to_tokens(motion, prepared.job.preset, prepared.timing, tokenizer, prepared.device, watch)
-    report.warnings += tokenised.report.warnings() if not prepared.job.preset.seeded else []
+    preset, timing = prepared.job.preset, prepared.timing
+    key = key_of(
+        "tokens",
+        {
+            "joints": hashlib.sha256(motion.joints_mm.tobytes()).hexdigest(),
+            "times": [str(motion.rate), str(timing.model_rate), timing.model_frames],
+            "preset": preset.fingerprint,
+            "tokenizer": tokenizer_identity(prepared.parts["tokenizer"], prepared.hashes),
+            "device": torch.device(prepared.device).type,
+        },
+    )
+    if (kept := prepared.cache.find("tokens", key)) is not None:
+        report.warnings += json.loads((kept / "warnings.json").read_text(encoding="utf-8"))
+        return np.load(kept / "tokens.npy", allow_pickle=False)
+    tokenised = to_tokens(motion, preset, timing, tokenizer, prepared.device, watch)
+    warnings = [] if preset.seeded else tokenised.report.warnings()
+    with prepared.cache.make("tokens", key) as folder:
+        np.save(folder / "tokens.npy", tokenised.tokens, allow_pickle=False)
+        (folder / "warnings.json").write_text(json.dumps(warnings), encoding="utf-8")
+    report.warnings += warnings
     return tokenised.tokens
 
 
@@ -159,7 +182,9 @@ def to_tokens(
 def load_tokenizer(preset: Preset, part: Located) -> MotionTokenizer:
     """The 4DMoT tokenizer of a preset, in float32 on the CPU."""
     if part.seed is not None:
-        return tokenizer_from_tensors(preset.tokenizer, seeded_tensors(MotionTokenizer(**preset.tokenizer), part.seed))
+        with init_empty_weights():
+            empty = MotionTokenizer(**preset.tokenizer)
+        return tokenizer_from_tensors(preset.tokenizer, seeded_tensors(empty, part.seed))
     assert part.path is not None
     return tokenizer_from_tensors(preset.tokenizer, read_tensors(part.path, within="module"))
 
@@ -190,7 +215,7 @@ def _config_and_tensors(
     """The sizes and the weights of one part, read or drawn."""
     if part.seed is not None:
         with init_empty_weights():
-            empty = kind(**sizes)
+            empty = kind(**arguments_of(kind, sizes, part.part))
         return sizes, seeded_tensors(empty, part.seed)
     assert part.path is not None
     return {**sizes, **part.config()}, read_tensors(part.path)
@@ -234,7 +259,8 @@ class AnimationReport:
     def keep(self, tokens: TokensFile) -> "KeptWindows":
         """Where the windows of this job are kept, under everything that their latents depend on."""
         prepared, preset = self.prepared, self.prepared.job.preset
-        inputs = {name: sha256 for name, sha256 in prepared.hashes.items() if not name.startswith(("drive", "audio"))}
+        own = ("reference", "transformer/", "vae/")  # what latents depend on besides the tokens
+        inputs = {name: sha256 for name, sha256 in prepared.hashes.items() if name.startswith(own)}
         parts = {
             "inputs": inputs,
             "background": prepared.job.background,
@@ -242,6 +268,7 @@ class AnimationReport:
             "seed": prepared.job.seed,
             "two_passes": prepared.job.two_passes,
             "frames": prepared.windows[0].frames,
+            "overlap": prepared.windows[-1].carried,
             "device": torch.device(prepared.device).type,
             "versions": {name: version for name, version in versions().items() if name in ("torch", "diffusers")},
         }
@@ -263,9 +290,9 @@ class AnimationReport:
     def sidecar(self) -> dict[str, Any]:
         """All that is needed to judge the result and to make it again."""
         prepared, job = self.prepared, self.prepared.job
-        files = {"reference": job.reference, "drive": job.drive}
-        if isinstance(job.audio, Path):
-            files["audio"] = job.audio
+        licences = {part.part: part.licence for part in prepared.parts.values()}
+        if prepared.estimator is not None:
+            licences["pose"] = prepared.estimator.licence
         return {
             "command": job.command,
             "versions": versions(),
@@ -275,10 +302,12 @@ class AnimationReport:
             "device": prepared.device,
             "weights_folder": job.weights and str(job.weights.resolve()),
             "inputs": {
-                name: {"path": str(path.resolve()), "sha256": prepared.hashes[name]} for name, path in files.items()
+                name: {"path": str(path.resolve()), "sha256": prepared.hashes[name]}
+                for name, path in job.inputs.items()
             },
             "weights": {name: sha256 for name, sha256 in prepared.hashes.items() if "/" in name},
-            "licences": {part.part: part.licence for part in prepared.parts.values()},
+            "pose": prepared.estimator and prepared.estimator.told(),
+            "licences": licences,
             "window_seeds": [window_seed(job.seed, window.index) for window in prepared.windows],
             "frames": self.frames,
             "fps": str(prepared.timing.rate),
@@ -335,16 +364,18 @@ class FileReport:
 def run_pose(prepared: PreparedPose, watch: Watch) -> FileReport:
     """Find the joints in a video, or check those of a file; write them, and the overlay that was asked for."""
     job = prepared.job
-    motion = find_motion(prepared.drive, job.settings, prepared.cache, watch)
+    motion = find_motion(prepared.drive, prepared.estimator, job.settings, prepared.cache, watch)
     assert motion is not None
     meta = {**motion.meta, "fingerprint": prepared.fingerprint, "command": job.command, "versions": versions()}
-    save_motion(job.output, replace(motion, meta=meta))
-    if job.overlay is not None:
+    if job.force or not prepared.joints_made:
+        save_motion(job.output, replace(motion, meta=meta))
+    if job.overlay is not None and (job.force or not prepared.overlay_made):
         clip = open_clip(job.video)
         size_px = (clip.info.width_px, clip.info.height_px)
         with VideoWriter(job.overlay, size_px, motion.rate, sound=prepared.drive.own_sound()) as writer:
             for batch in watch(draw_over(read_ahead(clip.batches()), motion), "overlay", len(motion)):
                 writer.write(batch)
+        write_sidecar(job.overlay, {"settings": job.settings.told(), **meta})
     seen = describe(motion)
     return FileReport(
         output=job.output,
@@ -374,7 +405,7 @@ def run_tokenizing(prepared: PreparedTokens, watch: Watch) -> FileReport:
         save_motion(job.output, motion)
         return FileReport(output=job.output, remarks=[], figures={"frames": len(motion)})
 
-    motion_found = find_motion(prepared.drive, job.pose, prepared.cache, watch)
+    motion_found = find_motion(prepared.drive, prepared.estimator, job.pose, prepared.cache, watch)
     assert motion_found is not None
     timing = plan_timing(prepared.drive.frames, prepared.drive.rate, None, preset)
     tokenised = to_tokens(motion_found, preset, timing, tokenizer, prepared.device, watch)
@@ -394,17 +425,24 @@ def run_tokenizing(prepared: PreparedTokens, watch: Watch) -> FileReport:
             size_px=motion_found.size_px,
             round_trip_mm=lost.mean_mm,
             quantisation_loss=lost.loss,
-            meta={**meta, "drive_rate": str(prepared.drive.rate), "source": {"name": job.drive.name}},
+            meta={
+                **meta,
+                "drive_rate": str(prepared.drive.rate),
+                "drive_frames": prepared.drive.frames,
+                "source": {"name": job.drive.name},
+            },
         ),
     )
     parts = {part: round(error_mm, 1) for part, error_mm in lost.by_part(PARTS).items()}
     remarks = [f"round trip {lost.mean_mm:.1f} mm: " + ", ".join(f"{part} {error}" for part, error in parts.items())]
+    if prepared.part.seed is not None:
+        remarks.append(f"the tokenizer of preset {preset.name} has random weights: its figures mean nothing yet")
     if lost.codes is not None:
         remarks.append(f"{lost.codes_used} of {lost.codes} codes used, quantisation loss {lost.loss:.4f}")
     return FileReport(
         output=job.output,
         remarks=remarks,
-        warnings=lost.warnings(),
+        warnings=[] if prepared.part.seed is not None else lost.warnings(),
         figures={
             "windows": len(tokenised.tokens),
             "round_trip_mm": round(lost.mean_mm, 2),

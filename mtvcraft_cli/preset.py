@@ -50,7 +50,7 @@ class Preset:
     """A model and how it wants to be run."""
 
     name: str
-    """The name on the command line, or the path of the user's own file."""
+    """The name on the command line, or the whole path of the user's own file."""
     folder: Path
     """Where the file lies; relative paths in it start here."""
     summary: str
@@ -94,7 +94,8 @@ class Preset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over every setting, so that files made with another preset are told apart."""
-        told = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("folder", "summary")}
+        words = ("name", "folder", "summary")
+        told = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in words}
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=_plain).encode()).hexdigest()
 
     @property
@@ -145,7 +146,7 @@ def load_preset(name: str) -> Preset:
             exit=Exit.USAGE,
         )
     built_in = path.parent == BUILT_IN
-    return read_preset(content, name=name if built_in else str(path), folder=path.parent)
+    return read_preset(content, name=name if built_in else str(path.resolve()), folder=path.parent)
 
 
 def read_preset(content: Mapping[str, Any], *, name: str, folder: Path) -> Preset:
@@ -165,9 +166,11 @@ def read_preset(content: Mapping[str, Any], *, name: str, folder: Path) -> Prese
     preset = Preset(name=name, folder=folder, **given)
     for key, value, fits in (
         ("frames", preset.frames, preset.frames % 8 == 1 and preset.frames >= 9),
-        ("overlap", preset.overlap, preset.overlap % 8 == 1 and preset.overlap < preset.frames),
+        ("overlap", preset.overlap, preset.overlap % 8 == 1 and 0 < preset.overlap < preset.frames),
         ("size_px", preset.size_px, all(side % 16 == 0 < side for side in preset.size_px)),
         ("stride", preset.stride, preset.stride >= 1),
+        ("rate", preset.rate, preset.rate is None or preset.rate > 0),
+        ("tokenizer", dict(preset.tokenizer), set(preset.tokenizer) <= {"channels", "width", "codes", "joints"}),
         ("weights", dict(preset.weights), set(preset.weights) == {"tokenizer", "transformer", "vae"}),
         ("sampler.steps", preset.sampler.steps, preset.sampler.steps >= 1),
         ("sampler.motion_guidance", preset.sampler.motion_guidance, preset.sampler.motion_guidance >= 0),
@@ -207,11 +210,15 @@ def _misfit(kind: Any, value: object) -> str:
     if choices := [choice for choice in get_args(kind) if isinstance(choice, str)]:
         return "" if value in choices else f"it is one of {', '.join(choices)}"
     if kind == Fraction | None:
-        rate = value is None or (isinstance(value, (int, float, str)) and re.fullmatch(r"[\d.]+(/\d+)?", str(value)))
+        words = str(value) if isinstance(value, (int, float, str)) else ""
+        rate = value is None or re.fullmatch(r"\d+(\.\d+)?|\d+/[1-9]\d*", words)
         return "" if rate else "it is frames per second, like 25 or 30000/1001"
     if kind == tuple[int, int]:
         pair = isinstance(value, list) and len(value) == 2 and all(type(side) is int for side in value)
         return "" if pair else "it is a width and a height, like [512, 512]"
+    if kind == Mapping[str, str]:
+        names = isinstance(value, dict) and all(isinstance(source, str) for source in value.values())
+        return "" if names else "it names where tokenizer, transformer and vae come from"
     kinds = {int: (int,), float: (int, float), bool: (bool,), str: (str,), Statistics: (str,), Sampler: (dict,)}
     fits = isinstance(value, kinds.get(kind, (dict,))) and (kind is bool or not isinstance(value, bool))
     return "" if fits else "see docs/presets.md for what it can be"

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from mtvcraft_cli import __version__
 from mtvcraft_cli.cache import sha256_of
 from mtvcraft_cli.errors import Exit, MtvcraftError
-from mtvcraft_cli.files import writing
+from mtvcraft_cli.files import write_text_whole
 
 FORMAT = 1
 LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "mediapipe", "decord", "imageio-ffmpeg")
@@ -42,8 +42,7 @@ def write_sidecar(output: Path, content: Mapping[str, Any]) -> Path:
     """Write the sidecar of a finished output, with the output's own hash."""
     whole = {"format": FORMAT, **content, "output": {"name": output.name, "sha256": sha256_of(output)}}
     path = sidecar_path(output)
-    with writing(path) as draft:
-        draft.write_text(json.dumps(whole, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    write_text_whole(path, json.dumps(whole, indent=2, ensure_ascii=False, default=str) + "\n")
     return path
 
 
@@ -80,12 +79,29 @@ def made_already(output: Path, wanted: str) -> bool:
     return content.get("fingerprint") == wanted and output.is_file() and sha256_of(output) == told
 
 
-def check_target(output: Path, *, force: bool, made: bool) -> None:
+def is_ours(path: Path) -> bool:
+    """Whether a `.json` was written by this program, so that it may be written anew."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "format" in content and ("fingerprint" in content or "meta" in content)
+
+
+def check_target(output: Path, inputs: Iterable[Path] = (), *, force: bool, made: bool) -> None:
     """Refuse a target that can't be written or would be written over.
 
+    Args:
+        output: the file to be written.
+        inputs: files that are read, which even `force` doesn't write over.
+        force: whether the user lets an existing file be written over.
+        made: whether an existing file is one that may be left or written over without asking.
+
     Raises:
-        MtvcraftError: exit 2; its folder is missing, it is a folder, or it exists and neither `force` nor `made` holds.
+        MtvcraftError: exit 2; its folder is missing, it is a folder or an input, or it exists and neither holds.
     """
+    if output.exists() and any(path.exists() and output.samefile(path) for path in inputs):
+        raise MtvcraftError(f"`{output}` is an input", hint="give the output another name", exit=Exit.USAGE)
     if not output.parent.is_dir():
         raise MtvcraftError(
             f"there is no folder `{output.parent}`", hint=f"make it first: mkdir -p {output.parent}", exit=Exit.USAGE
@@ -100,11 +116,39 @@ def check_target(output: Path, *, force: bool, made: bool) -> None:
         )
 
 
-def check_input(path: Path, what: str) -> None:
-    """Refuse an input that isn't there.
+def check_ending(output: Path, ending: str) -> None:
+    """Refuse a name that says something else than what the file will hold.
 
     Raises:
         MtvcraftError: exit 2.
     """
+    if not output.name.lower().endswith(ending) or output.name.lower() == ending:
+        raise MtvcraftError(
+            f"`{output}` doesn't end in {ending}, and that is what is written",
+            hint=f"name it `{output.with_suffix('') if output.suffix else output}{ending}`",
+            exit=Exit.USAGE,
+        )
+
+
+def check_folders(*, weights: Path | None, trust_file: Path | None) -> None:
+    """Refuse places that were named and aren't there: a slip of the finger would go unnoticed.
+
+    Raises:
+        MtvcraftError: exit 2.
+    """
+    if weights is not None and not weights.is_dir():
+        raise MtvcraftError(f"there is no folder `{weights}`", hint="check `--weights`", exit=Exit.USAGE)
+    if trust_file is not None and not trust_file.is_file():
+        raise MtvcraftError(f"there is no file `{trust_file}`", hint="check `--trust-file`", exit=Exit.USAGE)
+
+
+def check_input(path: Path, what: str) -> None:
+    """Refuse an input that isn't there.
+
+    Raises:
+        MtvcraftError: exit 2; exit 4 where it is a folder.
+    """
     if not path.exists():
-        raise MtvcraftError(f"there is no {what} `{path}`", hint="check the name and the folder", exit=Exit.USAGE)
+        raise MtvcraftError(f"there is no file `{path}` ({what})", hint="check its name and folder", exit=Exit.USAGE)
+    if path.is_dir():
+        raise MtvcraftError(f"the {what} `{path}` is a folder", hint="name a file in it")

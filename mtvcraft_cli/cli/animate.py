@@ -38,7 +38,7 @@ def animate(
     ] = None,
     preset: PresetName = "auto",
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps; more is finer and slower.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same video.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same video.")] = 0,
     motion_guidance: Annotated[
         float | None, typer.Option(min=0, help="How hard the motion pulls; 1 is off and halves the work.")
     ] = None,
@@ -71,8 +71,6 @@ def animate(
     from mtvcraft_cli.jobs.drive import PoseSettings
 
     chosen, why = choose_preset(preset, weights, device)
-    if why:
-        say(why)
     sampler = chosen.sampler
     sampler = replace(
         sampler,
@@ -99,16 +97,16 @@ def animate(
         force=force,
         command=typed(),
     )
-    run_job(job, dry_run=dry_run)
+    run_job(job, dry_run=dry_run, why=why)
 
 
-def run_job(job: "AnimateJob", *, dry_run: bool) -> None:
-    """Prepare, show the plan, work, and print where the result is."""
-    from mtvcraft_cli.cache import Cache, default_folder
+def run_job(job: "AnimateJob", *, dry_run: bool, why: str = "") -> None:
+    """Prepare, say `why` this preset, show the plan, work, and print where the result is."""
+    from mtvcraft_cli.cache import open_cache
     from mtvcraft_cli.jobs.animation import prepare_animation
 
-    prepared = prepare_animation(job, Cache(default_folder()))
-    for line in prepared.remarks:
+    prepared = prepare_animation(job, open_cache())
+    for line in filter(None, (why, *prepared.remarks)):
         say(line)
     if dry_run:
         return answer(prepared.plan_text(), prepared.told())

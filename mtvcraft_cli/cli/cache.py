@@ -10,20 +10,23 @@ from mtvcraft_cli.errors import Exit, MtvcraftError
 
 def cache(
     action: Annotated[Literal["list", "clear", "verify"], typer.Argument(help="What to do.")] = "list",
-    stage: Annotated[str | None, typer.Option(help="Only `joints`, `tokens`, `reference` or `windows`.")] = None,
+    stage: Annotated[
+        Literal["joints", "tokens", "reference", "windows"] | None, typer.Option(help="Only entries of this stage.")
+    ] = None,
 ) -> None:
     """List, check or clear what finished stages have left for the next run."""
-    from mtvcraft_cli.cache import Cache, default_folder
+    from mtvcraft_cli.cache import open_cache
     from mtvcraft_cli.weights.locate import size_text
 
-    kept = Cache(default_folder())
+    kept = open_cache()
     if action == "clear":
         freed_bytes = kept.clear(stage)
         return answer(f"freed {size_text(freed_bytes)} in `{kept.folder}`", {"freed_bytes": freed_bytes})
     if action == "verify":
-        broken = kept.broken()
-        data = {"entries": len(kept.entries()), "broken": [str(entry.folder) for entry in broken]}
-        answer(f"{data['entries']} entries in `{kept.folder}`, {len(broken)} broken", data)
+        entries = [entry for entry in kept.entries() if stage in (None, entry.stage)]
+        broken = [entry for entry in kept.broken() if stage in (None, entry.stage)]
+        data = {"entries": len(entries), "broken": [str(entry.folder) for entry in broken]}
+        answer(f"{len(entries)} entries in `{kept.folder}`, {len(broken)} broken", data)
         if broken:
             raise MtvcraftError(
                 f"{len(broken)} entries are not what was written, such as `{broken[0].folder}`",

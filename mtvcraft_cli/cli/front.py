@@ -26,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 ONLY_BY_FLAG = {"output", "force", "dry_run", "trust_file", "debug", "decode", "overlay"}
-"""What belongs to one call, or to one file that the user has looked at, is never taken from a file or a variable."""
+"""What belongs to one call, or to one file that the user has looked at, is no setting."""
 EPILOG = "Options may also be set by MTVCRAFT_NAME (`MTVCRAFT_STEPS=20`) or in `mtvcraft.toml`."
 _settable: dict[str, set[str]] = {}
 
@@ -53,11 +53,6 @@ def _common(
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     if cache_dir is not None:
         os.environ["MTVCRAFT_CACHE"] = str(cache_dir)
-
-
-def offline() -> bool:
-    """Whether this run may not use the network."""
-    return os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
@@ -112,7 +107,9 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app(words, prog_name="mtvcraft", standalone_mode=False, default_map=read_settings(_settable))
+        asks = {"--help", "-h", "--version"} & set(words)  # answered even where a settings file is wrong
+        settings = {} if asks else read_settings(_settable, ONLY_BY_FLAG)
+        code = app(words, prog_name="mtvcraft", standalone_mode=False, default_map=settings)
         sys.stdout.flush()
         return int(code or 0)
     except MtvcraftError as error:
@@ -137,6 +134,12 @@ def main(arguments: list[str] | None = None) -> int:
         return _system_fault(error)
     except Exception as error:
         _show_trace("--debug" in words)
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            fail(
+                f"out of memory: {str(error).splitlines()[0]}",
+                "try `--offload model --two-passes`, close other programs, or use a smaller preset",
+            )
+            return int(Exit.FIT)
         fail(
             f"internal fault: {type(error).__name__}: {error}",
             "this is ours to mend: run again with `--debug` and report what it prints",

@@ -19,7 +19,7 @@ Weights = Annotated[
 ]
 Backend = Annotated[Literal["auto", "nlf", "mediapipe"], typer.Option(help="What finds the person in a video.")]
 MaxGap = Annotated[
-    float, typer.Option(min=0, help="Seconds without a person that are filled in; a longer gap is an error.")
+    float, typer.Option(min=0, max=86400, help="Seconds without a person that are filled in; a longer gap is an error.")
 ]
 TrustFile = Annotated[
     Path | None,

@@ -26,7 +26,7 @@ def pose(
     dry_run: DryRun = False,
 ) -> None:
     """Find the 24 SMPL joints of the person in VIDEO, frame by frame, in millimetres before the camera."""
-    from mtvcraft_cli.cache import Cache, default_folder
+    from mtvcraft_cli.cache import open_cache
     from mtvcraft_cli.jobs.drive import PoseSettings
     from mtvcraft_cli.jobs.files import PoseJob, prepare_pose
 
@@ -40,7 +40,7 @@ def pose(
         force=force,
         command=typed(),
     )
-    prepared = prepare_pose(job, Cache(default_folder()))
+    prepared = prepare_pose(job, open_cache())
     for line in prepared.drive.assumed:
         say(line)
     paths = "\n".join(str(path) for path in prepared.targets)

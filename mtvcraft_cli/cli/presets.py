@@ -33,6 +33,7 @@ def presets(
                 str(preset.frames),
                 f"{size_bytes / 1e9:.1f} GB" if size_bytes else "none",
                 f"needs {', '.join(missing)}" if missing else "ready",
+                "; ".join(sorted({str(part["licence"]) for part in told})),
                 preset.summary,
             ]
         )
@@ -46,7 +47,7 @@ def presets(
                 "parts": told,
             }
         )
-    return answer(table(["preset", "size", "frames", "weights", "state", "what it is"], rows), data)
+    return answer(table(["preset", "size", "frames", "weights", "state", "licences", "what it is"], rows), data)
 
 
 def _show(name: str, weights: Path | None) -> None:

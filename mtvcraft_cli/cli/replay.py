@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mtvcraft_cli.cli.animate import run_job
-from mtvcraft_cli.cli.options import DryRun, Force, Weights
+from mtvcraft_cli.cli.options import DryRun, Force, TrustFile, Weights, typed
 
 
 def replay(
@@ -14,8 +14,9 @@ def replay(
         Path, typer.Argument(metavar="SIDECAR", help="The `.json` that lies beside a video made by mtvcraft.")
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where it goes; default: the name it had, in this folder.")
+        Path | None, typer.Option("--output", "-o", help="Where it goes; default: the name it had, beside SIDECAR.")
     ] = None,
+    trust_file: TrustFile = None,
     weights: Weights = None,
     force: Force = False,
     dry_run: DryRun = False,
@@ -23,4 +24,5 @@ def replay(
     """Make a video again from its sidecar: on the same machine, the same frames."""
     from mtvcraft_cli.jobs.animation import job_of_sidecar
 
-    run_job(job_of_sidecar(sidecar, output=output, weights=weights, force=force), dry_run=dry_run)
+    job = job_of_sidecar(sidecar, output=output, weights=weights, trust_file=trust_file, force=force, command=typed())
+    run_job(job, dry_run=dry_run)

@@ -18,13 +18,14 @@ def user_file() -> Path:
     return user_config_path("mtvcraft", appauthor=False) / "config.toml"
 
 
-def read_settings(options: Mapping[str, set[str]]) -> dict[str, dict[str, Any]]:
+def read_settings(options: Mapping[str, set[str]], only_by_flag: set[str]) -> dict[str, dict[str, Any]]:
     """What the settings files say, per command.
 
     A key at the top of a file holds for every command that has such an option; one under `[animate]` only there.
 
     Args:
         options: for each command the names that a file may set, such as {"animate": {"steps", "seed"}}.
+        only_by_flag: names of options that no file may set.
 
     Returns:
         For each command the values, by option name with underscores.
@@ -33,9 +34,10 @@ def read_settings(options: Mapping[str, set[str]]) -> dict[str, dict[str, Any]]:
         MtvcraftError: a file isn't TOML, or has a key that no command knows (the nearest is suggested).
     """
     settings: dict[str, dict[str, Any]] = {command: {} for command in options}
-    for path in (user_file(), Path(PROJECT_FILE)):  # the later one goes before the earlier one
+    for path in (user_file(), Path(PROJECT_FILE).absolute()):  # the later one goes before the earlier one
         if path.is_file():
             content = _read_toml(path)
+            _check_allowed(path, content, only_by_flag)
             anywhere = {key: value for key, value in content.items() if not isinstance(value, dict)}
             _check_known(path, anywhere, set().union(*options.values()))
             _check_known(path, {key: value for key, value in content.items() if key not in anywhere}, set(options))
@@ -57,6 +59,16 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise MtvcraftError(f"`{path}` is not TOML: {error}", hint="mend that line", exit=Exit.USAGE) from error
+
+
+def _check_allowed(path: Path, given: Mapping[str, Any], only_by_flag: set[str]) -> None:
+    for key, value in given.items():
+        if isinstance(value, dict):
+            _check_allowed(path, value, only_by_flag)
+        elif _name(key) in only_by_flag:
+            raise MtvcraftError(
+                f"`{path}` sets `{key}`, which no file may", hint=f"give `--{key}` by hand", exit=Exit.USAGE
+            )
 
 
 def _check_known(path: Path, given: Mapping[str, Any], known: set[str]) -> None:

@@ -41,14 +41,12 @@ def tokenize(
     dry_run: DryRun = False,
 ) -> None:
     """Turn joints into the discrete motion tokens of a preset, and say what is lost on the way."""
-    from mtvcraft_cli.cache import Cache, default_folder
+    from mtvcraft_cli.cache import open_cache
     from mtvcraft_cli.jobs.choice import choose_preset
     from mtvcraft_cli.jobs.drive import PoseSettings
     from mtvcraft_cli.jobs.files import TokenizeJob, prepare_tokenizing
 
     chosen, why = choose_preset(preset, weights, device)
-    if why:
-        say(why)
     ending = ".decoded.joints.npz" if decode else ".tokens.npy"
     job = TokenizeJob(
         drive=drive,
@@ -61,8 +59,8 @@ def tokenize(
         force=force,
         command=typed(),
     )
-    prepared = prepare_tokenizing(job, Cache(default_folder()))
-    for line in prepared.drive.assumed:
+    prepared = prepare_tokenizing(job, open_cache())
+    for line in filter(None, (why, *prepared.drive.assumed)):
         say(line)
     if dry_run:
         say(f"would {'decode' if decode else 'tokenize'} {prepared.drive.frames} frames and write")

@@ -10,10 +10,27 @@ from typing import TYPE_CHECKING, Any, Literal
 from mtvcraft_cli.cache import Cache, sha256_of
 from mtvcraft_cli.device.memory import free_memory
 from mtvcraft_cli.errors import Exit, MtvcraftError
-from mtvcraft_cli.jobs.drive import Drive, PoseSettings, choose_estimator, look_at_drive, tokenizer_identity
+from mtvcraft_cli.jobs.drive import (
+    Drive,
+    Estimator,
+    PoseSettings,
+    choose_estimator,
+    look_at_drive,
+    tokenizer_identity,
+)
 from mtvcraft_cli.jobs.timing import Timing, plan_timing
 from mtvcraft_cli.preset import Preset, load_preset
-from mtvcraft_cli.sidecar import check_input, check_target, fingerprint, made_already, read_sidecar
+from mtvcraft_cli.sidecar import (
+    check_ending,
+    check_folders,
+    check_input,
+    check_target,
+    fingerprint,
+    is_ours,
+    made_already,
+    read_sidecar,
+    sidecar_path,
+)
 from mtvcraft_cli.weights.locate import Located, locate, require, size_text
 from mtvcraft_cli.windows import Window, plan_windows
 
@@ -46,6 +63,19 @@ class AnimateJob:
     force: bool = False
     command: str = ""
     """The words that were typed, for the sidecar."""
+    expected_weights: Mapping[str, str] | None = None
+    """SHA-256 that weight files must have, by name: those that a replayed video was made with."""
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """Every file that is read."""
+        files = {"reference": self.reference, "drive": self.drive}
+        if isinstance(self.audio, Path):
+            files["audio"] = self.audio
+        description = self.drive.with_suffix(".json")  # of tokens
+        if self.drive.suffix == ".npy" and description.is_file():
+            files["description"] = description
+        return files
 
     def told(self) -> dict[str, Any]:
         """The settings that the frames depend on, as plain data; what `replay` needs to do it again."""
@@ -57,7 +87,7 @@ class AnimateJob:
             "reference_latent": self.preset.reference_latent,
             "seed": self.seed,
             "fps": _text(self.rate),
-            "audio": str(self.audio),
+            "audio": "file" if isinstance(self.audio, Path) else self.audio,
             "crf": self.crf,
             "background": list(self.background),
             "two_passes": self.two_passes,
@@ -78,6 +108,7 @@ class PreparedAnimation:
     parts: Mapping[str, Located]
     hashes: Mapping[str, str]
     """SHA-256 of every input and weight file."""
+    estimator: Estimator | None
     device: str
     cache: Cache
     fingerprint: str
@@ -129,7 +160,7 @@ class PreparedAnimation:
         }
 
     def plan_text(self) -> str:
-        """The plan in three lines."""
+        """The plan in three lines; a fourth where it is carried out already."""
         preset, timing = self.job.preset, self.timing
         width_px, height_px = preset.size_px
         licences = ", ".join(sorted({part.licence for part in self.parts.values()}))
@@ -141,6 +172,7 @@ class PreparedAnimation:
                 f"{self.windows[0].frames} frames, {self.token_count} motion tokens, {preset.sampler.steps} steps, "
                 f"motion guidance {preset.sampler.motion_guidance:g}",
                 f"weights: {', '.join(_weight_text(part) for part in self.parts.values())}; licences: {licences}",
+                *([f"`{self.job.output}` is already made so and would be left alone"] if self.made else []),
             )
         )
 
@@ -151,24 +183,35 @@ def prepare_animation(job: AnimateJob, cache: Cache) -> PreparedAnimation:
     Raises:
         MtvcraftError: exit 2, 6, 4 or 5, in this order.
     """
-    check_input(job.reference, "picture")
-    check_input(job.drive, "driver")
-    if isinstance(job.audio, Path):
-        check_input(job.audio, "sound")
-    check_target(job.output, force=True, made=False)
-    parts = locate(job.preset, job.weights)
-    hashes = _hashes(job, parts, cache)
-    wanted = fingerprint({"settings": job.told(), "preset": job.preset.fingerprint, "hashes": hashes})
-    made = made_already(job.output, wanted)
-    check_target(job.output, force=job.force, made=made)
-    require(job.preset, parts)
-
+    for what, path in job.inputs.items():
+        check_input(path, what)
+    check_folders(weights=job.weights, trust_file=job.pose.trust_file)
+    check_ending(job.output, ".mp4")
+    beside = sidecar_path(job.output)
+    check_target(job.output, job.inputs.values(), force=job.force, made=is_ours(beside))
+    check_target(beside, job.inputs.values(), force=job.force, made=is_ours(beside))
     from mtvcraft_cli.device.place import choose_device
 
     device = str(choose_device(job.device))
+    parts = locate(job.preset, job.weights)
+    require(job.preset, parts)
+    estimator = choose_estimator(job.drive, job.pose)
+    hashes = _hashes(job, parts, cache) | dict(estimator.hashes if estimator else {})
+    if job.expected_weights is not None:
+        _check_weights(job.expected_weights, hashes)
+    wanted = fingerprint(
+        {
+            "settings": job.told(),
+            "preset": job.preset.fingerprint,
+            "hashes": hashes,
+            "pose": estimator and estimator.told(),
+            "device": device.partition(":")[0],
+        }
+    )
+    made = made_already(job.output, wanted)
+    check_target(job.output, force=job.force, made=made)
+
     drive = look_at_drive(job.drive, job.preset, tokenizer_identity(parts["tokenizer"], hashes))
-    if drive.kind == "video" and not made:
-        choose_estimator(job.pose)
     from mtvcraft_cli.video.picture import read_picture
 
     picture = read_picture(job.reference, background=job.background)
@@ -188,6 +231,7 @@ def prepare_animation(job: AnimateJob, cache: Cache) -> PreparedAnimation:
         windows=windows,
         parts=parts,
         hashes=hashes,
+        estimator=estimator,
         device=device,
         cache=cache,
         fingerprint=wanted,
@@ -196,9 +240,7 @@ def prepare_animation(job: AnimateJob, cache: Cache) -> PreparedAnimation:
 
 
 def _hashes(job: AnimateJob, parts: Mapping[str, Located], cache: Cache) -> dict[str, str]:
-    files = {"reference": job.reference, "drive": job.drive}
-    if isinstance(job.audio, Path):
-        files["audio"] = job.audio
+    files = dict(job.inputs)
     for part in parts.values():
         files |= {f"{part.part}/{file.name}": file for file in part.files}
     return {name: cache.sha256_of(path) for name, path in files.items() if path.is_file()}
@@ -206,12 +248,13 @@ def _hashes(job: AnimateJob, parts: Mapping[str, Located], cache: Cache) -> dict
 
 def _timing_of_tokens(tokens: "TokenFile", drive_rate: Fraction, rate: Fraction | None) -> Timing:
     out_rate = rate or drive_rate
+    frames = tokens.meta.get("drive_frames", tokens.total_frames / tokens.rate * drive_rate)
     return Timing(
         drive_rate=drive_rate,
         model_rate=tokens.rate,
         model_frames=tokens.total_frames,
         rate=out_rate,
-        frames=max(1, round(tokens.total_frames / tokens.rate * out_rate)),
+        frames=max(1, round(frames / drive_rate * out_rate)),
     )
 
 
@@ -268,12 +311,18 @@ def _weight_text(part: Located) -> str:
     return f"{part.part} {size_text(size_bytes)}"
 
 
-def job_of_sidecar(path: Path, *, output: Path | None, weights: Path | None, force: bool) -> AnimateJob:
+def job_of_sidecar(
+    path: Path, *, output: Path | None, weights: Path | None, trust_file: Path | None, force: bool, command: str
+) -> AnimateJob:
     """Read from a sidecar what made its video, so that it can be made again.
+
+    What runs code, a file for NLF, is never taken from a sidecar: it comes from anybody.
 
     Raises:
         MtvcraftError: exit 2 where the sidecar or an input is missing, 4 where an input or the preset has changed.
     """
+    if path.is_file() and path.suffix != ".json" and sidecar_path(path).is_file():
+        path = sidecar_path(path)  # the video itself was named
     content = read_sidecar(path)
     try:
         settings, inputs = content["settings"], content["inputs"]
@@ -286,11 +335,12 @@ def job_of_sidecar(path: Path, *, output: Path | None, weights: Path | None, for
         )
         preset = replace(preset, sampler=sampler, reference_latent=settings["reference_latent"])
         files = {name: _same_input(name, told, path) for name, told in inputs.items()}
+        folder = weights or (content["weights_folder"] and Path(content["weights_folder"]))
         pose = PoseSettings(
             backend=settings["backend"],
             max_gap_s=Fraction(settings["max_gap_s"]),
-            trust_file=settings["trust_file"] and Path(settings["trust_file"]),
-            weights=weights,
+            trust_file=trust_file,
+            weights=folder,
         )
         job = AnimateJob(
             reference=files["reference"],
@@ -305,8 +355,10 @@ def job_of_sidecar(path: Path, *, output: Path | None, weights: Path | None, for
             pose=pose,
             device=content["device"],
             two_passes=settings["two_passes"],
-            weights=weights or (content["weights_folder"] and Path(content["weights_folder"])),
+            weights=folder,
             force=force,
+            command=command,
+            expected_weights=content["weights"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise MtvcraftError(
@@ -319,6 +371,17 @@ def job_of_sidecar(path: Path, *, output: Path | None, weights: Path | None, for
             hint="use the version of mtvcraft that the file names, or make the video anew with `mtvcraft animate`",
         )
     return job
+
+
+def _check_weights(expected: Mapping[str, str], hashes: Mapping[str, str]) -> None:
+    """Refuse to replay with other weights than those that made the video."""
+    for name in sorted(expected.keys() | {name for name in hashes if "/" in name}):
+        if expected.get(name) != hashes.get(name):
+            raise MtvcraftError(
+                f"the weights `{name}` are not those that the video was made with",
+                hint="name the folder of the old ones with `--weights DIR`, or animate anew",
+                exit=Exit.WEIGHTS,
+            )
 
 
 def _same_input(name: str, told: Mapping[str, str], sidecar: Path) -> Path:

@@ -6,8 +6,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mtvcraft_cli.cache import sha256_of
 from mtvcraft_cli.errors import MtvcraftError
 from mtvcraft_cli.preset import Preset
+from mtvcraft_cli.sidecar import fingerprint
 from mtvcraft_cli.weights.locate import Located, find_released, manifest
 
 if TYPE_CHECKING:
@@ -29,8 +31,7 @@ class PoseSettings:
 
     def told(self) -> dict[str, Any]:
         """What the result depends on, as plain data."""
-        trusted = None if self.trust_file is None else str(self.trust_file.resolve())
-        return {"backend": self.backend, "max_gap_s": str(self.max_gap_s), "trust_file": trusted}
+        return {"backend": self.backend, "max_gap_s": str(self.max_gap_s)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ def look_at_drive(path: Path, preset: Preset | None = None, tokenizer: str | Non
     from mtvcraft_cli.video.kind import Kind, kind_of
 
     kind = kind_of(path)
-    if kind is Kind.NUMPY_ARRAY and _holds_tokens(path):
+    if kind is Kind.NUMPY_ARRAY and holds_tokens(path):
         if preset is None:
             raise MtvcraftError(
                 f"`{path}` holds motion tokens", hint="turn them into joints with `mtvcraft tokenize --decode`"
@@ -108,29 +109,53 @@ def look_at_drive(path: Path, preset: Preset | None = None, tokenizer: str | Non
 
 
 def tokenizer_identity(part: Located, hashes: Mapping[str, str]) -> str:
-    """What tells one tokenizer from another: the hash of its file, or the seed of its random numbers."""
-    return next((sha256 for name, sha256 in hashes.items() if name.startswith("tokenizer/")), part.source)
+    """What tells one tokenizer from another: a hash over its files, or the seed of its random numbers."""
+    own = sorted((name, sha256) for name, sha256 in hashes.items() if name.startswith("tokenizer/"))
+    return fingerprint(dict(own)) if own else part.source
 
 
-def _holds_tokens(path: Path) -> bool:
-    """Whether a `.npy` file holds tokens (W, L, 24) or (W, L, 24, D), and not joints (T, 24, 3)."""
+def holds_tokens(path: Path) -> bool:
+    """Whether a file is an array of tokens (W, L, 24) or (W, L, 24, D), and not of joints (T, 24, 3)."""
     import numpy as np
 
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError):
         return False
-    return array.ndim == 4 or (array.ndim == 3 and np.issubdtype(array.dtype, np.integer))
+    if not isinstance(array, np.ndarray):
+        return False
+    return array.ndim == 4 or (np.issubdtype(array.dtype, np.integer) and array.shape[1:] != (24, 3))
 
 
-def choose_estimator(settings: PoseSettings) -> "PoseBackend":
-    """Load the pose backend that the settings ask for.
+@dataclass(frozen=True, kw_only=True)
+class Estimator:
+    """Who finds the person in a video, loaded, with what tells its results from others'."""
+
+    backend: "PoseBackend"
+    hashes: Mapping[str, str]
+    """SHA-256 of its weight file by name; nothing where it comes in a package."""
+    licence: str
+
+    def told(self) -> dict[str, Any]:
+        """What joints depend on besides the video."""
+        return {"name": self.backend.name, "version": self.backend.version, **self.hashes}
+
+
+def choose_estimator(drive: Path, settings: PoseSettings) -> Estimator | None:
+    """Load the pose backend that the settings ask for; None where the driver is no video.
 
     Raises:
         MtvcraftError: exit 6; it isn't installed, or its file is missing or not trusted.
     """
+    from mtvcraft_cli.video.kind import Kind, kind_of
+
+    if kind_of(drive) in (Kind.NUMPY_ARRAY, Kind.NUMPY_ARCHIVE):
+        return None
     from mtvcraft_cli.joints.backend import choose_backend
 
     nlf = manifest()["nlf"]
     file = settings.trust_file or find_released(nlf, settings.weights)
-    return choose_backend(settings.backend, file=file, known=nlf.sha256, trust_file=settings.trust_file is not None)
+    backend = choose_backend(settings.backend, file=file, known=nlf.sha256, trust_file=settings.trust_file is not None)
+    if backend.name != "nlf" or file is None:
+        return Estimator(backend=backend, hashes={}, licence="Apache-2.0")
+    return Estimator(backend=backend, hashes={f"pose/{file.name}": sha256_of(file)}, licence=nlf.licence)

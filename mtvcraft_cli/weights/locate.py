@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.preset import Preset
 
+ENDINGS = {".safetensors", ".bin", ".pt", ".pth"}
 MANIFEST = Path(__file__).with_name("manifest.yaml")
 
 
@@ -62,10 +64,12 @@ class Located:
         """The weight files themselves, with the `config.json` beside them."""
         if self.path is None:
             return []
-        if self.path.is_file():
-            return [self.path]
-        endings = {".safetensors", ".bin", ".pt", ".pth"}
-        return sorted(path for path in self.path.iterdir() if path.suffix in endings or path.name == "config.json")
+        folder = self.path if self.path.is_dir() else self.path.parent
+        config = [path for path in (folder / "config.json",) if path.is_file()]
+        if self.path.is_file() and not self.path.name.endswith(".index.json"):
+            return [self.path, *config]
+        ours = (path for path in folder.iterdir() if path.suffix in ENDINGS or path.name.endswith(".index.json"))
+        return sorted(ours) + config
 
     def config(self) -> dict[str, Any]:
         """The `config.json` beside the weights; nothing where there is none."""
@@ -107,8 +111,8 @@ def locate(preset: Preset, folder: Path | None) -> dict[str, Located]:
 
 
 def _locate(part: str, source: str, preset: Preset, folder: Path | None) -> Located:
-    if source.startswith("seeded:"):
-        return Located(part=part, source=source, path=None, seed=int(source.removeprefix("seeded:")))
+    if seed := re.fullmatch(r"seeded:(\d+)", source):
+        return Located(part=part, source=source, path=None, seed=int(seed[1]))
     if released := manifest().get(source):
         return Located(part=part, source=source, path=find_released(released, folder), released=released)
     path = (preset.folder / source).expanduser()
@@ -138,7 +142,8 @@ def _repositories(released: Released) -> list[str]:
 
 def _snapshots(repo: str) -> list[Path]:
     """Folders of the hub's cache that hold a revision of `repo`, that of `main` first."""
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = Path(os.environ.get("HF_HOME", f"{cache}/huggingface")).expanduser()
     hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
     root = hub / f"models--{repo.replace('/', '--')}"
     main = root / "refs" / "main"
@@ -150,7 +155,7 @@ def _snapshots(repo: str) -> list[Path]:
 def _holds_weights(place: Path) -> bool:
     if place.is_file():
         return True
-    return place.is_dir() and any(path.suffix in {".safetensors", ".bin", ".pt", ".pth"} for path in place.iterdir())
+    return place.is_dir() and any(path.suffix in ENDINGS for path in place.iterdir())
 
 
 def require(preset: Preset, parts: Mapping[str, Located]) -> None:
@@ -171,11 +176,12 @@ def require(preset: Preset, parts: Mapping[str, Located]) -> None:
             exit=Exit.WEIGHTS,
         )
     names = ", ".join(f"{part.part} ({size_text(part.released.bytes if part.released else None)})" for part in missing)
-    where = ", ".join(f"`{part.released.repo}` `{part.released.path}`" for part in missing if part.released)
+    commands = "; ".join(
+        f"hf download {part.released.repo} --include '{part.released.path}*'" for part in missing if part.released
+    )
     raise MtvcraftError(
         f"preset `{preset.name}` needs weights that are not on this machine: {names}",
-        hint=f"fetch {where} from the Hugging Face hub (`hf download REPO --include 'PATH/*'`), "
-        "then name the folder with `--weights DIR`",
+        hint=f"fetch them: {commands}; or name a folder that has them with `--weights DIR`",
         exit=Exit.WEIGHTS,
     )
 
@@ -184,4 +190,6 @@ def size_text(size_bytes: int | None) -> str:
     """12.7 GB, 431 MB, or `size unknown`."""
     if size_bytes is None:
         return "size unknown"
-    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
+    if size_bytes >= 1e9:
+        return f"{size_bytes / 1e9:.1f} GB"
+    return f"{size_bytes / 1e6:.0f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.0f} kB"

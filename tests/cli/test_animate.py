@@ -15,7 +15,7 @@ from mtvcraft_cli.video.read import open_clip, probe
 from tests import clips
 from tests.cli.inputs import picture, save_joints, shortened, swaying_joints
 from tests.cli.run import assert_refused, mtvcraft
-from tests.cli.toy import toy_preset
+from tests.cli.toy import hub_cache, released_weights, toy_preset
 
 ASSETS = Path(__file__).parents[2] / "assets"
 
@@ -58,7 +58,7 @@ def test_a_real_video_goes_the_whole_way_with_its_rate_length_and_sound(there: P
     assert set(sidecar["inputs"]) == {"reference", "drive"}
     assert len(sidecar["window_seeds"]) == told["windows"] == 3
     assert len(set(sidecar["window_seeds"])) == 3
-    assert sidecar["licences"] == {"tokenizer": "Apache-2.0", "transformer": "Apache-2.0", "vae": "Apache-2.0"}
+    assert sidecar["licences"] == dict.fromkeys(("tokenizer", "transformer", "vae", "pose"), "Apache-2.0")
     assert sidecar["peak_memory_bytes"]["ram"] > 0
 
 
@@ -160,14 +160,76 @@ def test_a_killed_run_goes_on_after_its_last_finished_window(there: Path) -> Non
     assert np.array_equal(frames_of(there / "out.mp4"), frames_of(there / "fresh.mp4"))
 
 
-def test_a_second_run_finds_joints_and_windows(there: Path) -> None:
-    words = ["animate", "ref.png", "drive.npy", "--preset", "toy", "--json"]
+def test_a_second_run_finds_joints_tokens_and_windows(there: Path) -> None:
+    shortened(ASSETS / "drive.mp4", there / "drive.mp4", frames=20)
+    words = ["animate", "ref.png", "drive.mp4", "--preset", "toy", "--json"]
     first = json.loads(mtvcraft(*words, "-o", "a.mp4", cwd=there, check=0).stdout)
+    kept = json.loads(mtvcraft("cache", "--json", cwd=there, check=0).stdout)["stages"]
+    assert {stage: own["entries"] for stage, own in kept.items()} == {
+        "joints": 1,
+        "tokens": 1,
+        "reference": 1,
+        "windows": 1,
+    }
     second = json.loads(mtvcraft(*words, "-o", "b.mp4", cwd=there, check=0).stdout)
     other = json.loads(mtvcraft(*words, "-o", "c.mp4", "--motion-guidance", "2", cwd=there, check=0).stdout)
     seen = [told["windows_from_earlier_runs"] for told in (first, second, other)]
     assert seen == [0, 1, 0]
+    assert second["times_s"]["pose"] < first["times_s"]["pose"] / 2, "the joints were not looked up"
     assert (there / "a.mp4").read_bytes() == (there / "b.mp4").read_bytes()
+    mtvcraft("cache", "verify", cwd=there, check=0)
+    mtvcraft("cache", "clear", "--stage", "joints", cwd=there, check=0)
+    left = json.loads(mtvcraft("cache", "--json", cwd=there, check=0).stdout)["stages"]
+    assert set(left) == {"tokens", "reference", "windows"}
+
+
+def test_a_folder_of_released_weights_runs_and_replay_wants_the_same(there: Path) -> None:
+    weights = released_weights(there / "weights", seed=1)
+    toy_preset(there, weights={"tokenizer": "tokenizer", "transformer": "7b", "vae": "cogvideox-vae"})
+    words = ["animate", "ref.png", "drive.npy", "--preset", "toy"]
+    assert_refused(mtvcraft(*words, "-o", "out.mp4", "-q", cwd=there), 6, "hf download yanboding/MTVCrafter")
+    mtvcraft(*words, "--weights", weights, "-o", "out.mp4", cwd=there, check=0)
+    sidecar = json.loads((there / "out.mp4.json").read_text())
+    assert sorted(sidecar["weights"]) == [
+        "tokenizer/mp_rank_00_model_states.pt",
+        "transformer/config.json",
+        "transformer/diffusion_pytorch_model-00001-of-00002.safetensors",
+        "transformer/diffusion_pytorch_model-00002-of-00002.safetensors",
+        "transformer/diffusion_pytorch_model.safetensors.index.json",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    ]
+    assert "CogVideoX" in sidecar["licences"]["transformer"]
+    mtvcraft("replay", "out.mp4.json", "-o", "again.mp4", "--cache-dir", "other", cwd=there, check=0)
+    assert (there / "out.mp4").read_bytes() == (there / "again.mp4").read_bytes()
+
+    hub = hub_cache(there / "hub", weights)
+    from_hub = mtvcraft(*words, "-o", "hub.mp4", "--offline", cwd=there, env={"HF_HUB_CACHE": str(hub)}, check=0)
+    assert from_hub.stdout == "hub.mp4\n"
+    assert (there / "out.mp4").read_bytes() == (there / "hub.mp4").read_bytes()
+
+    released_weights(there / "weights", seed=2)
+    assert_refused(mtvcraft("replay", "out.mp4.json", "-o", "other.mp4", "-q", cwd=there), 6, "weights")
+
+
+def test_an_overlay_may_follow_and_is_not_drawn_twice(there: Path) -> None:
+    shortened(ASSETS / "drive.mp4", there / "drive.mp4", frames=9)
+    mtvcraft("pose", "drive.mp4", cwd=there, check=0)
+    made = (there / "drive.joints.npz").stat().st_mtime_ns
+    words = ["pose", "drive.mp4", "--overlay", "look.mp4"]
+    assert mtvcraft(*words, cwd=there, check=0).stdout == "drive.joints.npz\nlook.mp4\n"
+    assert (there / "drive.joints.npz").stat().st_mtime_ns == made
+    drawn, plain = frames_of(there / "look.mp4"), frames_of(there / "drive.mp4")
+    assert drawn.shape == plain.shape
+    assert 0.005 < (np.abs(drawn.astype(int) - plain).max(axis=-1) > 60).mean() < 0.2
+    assert "left alone" in mtvcraft(*words, cwd=there, check=0).stderr
+
+
+def test_a_stride_gives_tokens_of_the_driver_s_length(there: Path) -> None:
+    toy_preset(there, stride=2)
+    mtvcraft("tokenize", "drive.npy", "--preset", "toy", cwd=there, check=0)
+    mtvcraft("animate", "ref.png", "drive.tokens.npy", "--preset", "toy", "-o", "out.mp4", cwd=there, check=0)
+    assert probe(there / "out.mp4").frames == 20
 
 
 def test_the_motion_is_what_moves_the_picture(there: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests import clips
-from tests.cli.inputs import mostly_nobody, picture, save_joints, swaying_joints
+from tests.cli.inputs import mostly_nobody, picture, save_joints, shortened, swaying_joints
 from tests.cli.run import assert_refused, mtvcraft
 from tests.cli.toy import toy_preset
 
@@ -167,3 +167,38 @@ def test_weights_larger_than_the_memory(there: Path) -> None:
     words = ["animate", "ref.png", "drive.npy", "--preset", "7b", "--weights", "weights", "--device", "cpu", "-q"]
     result = subprocess.run([sys.executable, "-c", code, *words], cwd=there, capture_output=True, text=True, timeout=60)
     assert_refused(result, 5, "memory", "mini")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("animate", "ref.png", "drive.mp4", "-o", "drive.mp4", "--force"),
+        ("animate", "ref.png", "drive.mp4", "-o", "link.mp4", "--force"),
+        ("pose", "drive.mp4", "--overlay", "drive.mp4", "--force"),
+        ("pose", "drive.mp4", "--overlay", "same.mp4", "-o", "./same.mp4", "--force"),
+        ("pose", "drive.mp4", "-o", "joints.txt"),
+        ("animate", "ref.png", "drive.mp4", "-o", "out.gif"),
+        ("tokenize", "drive.npy", "-o", "drive.npy", "--force"),
+        ("animate", "ref.png", "drive.mp4", "-o", "out.mp4", "--weights", "nowhere"),
+        ("pose", "drive.mp4", "--trust-file", "nowhere.pt"),
+        ("pose", "drive.mp4", "--cache-dir", "ref.png"),
+    ],
+    ids=" ".join,
+)
+def test_no_output_covers_an_input_or_is_named_wrongly(there: Path, words: tuple[str, ...]) -> None:
+    shortened(ASSETS / "drive.mp4", there / "drive.mp4", frames=9)
+    (there / "link.mp4").symlink_to("drive.mp4")
+    before = {path.name: path.read_bytes() for path in there.iterdir() if path.is_file()}
+    assert_refused(mtvcraft(*words, "-q", cwd=there), 2)
+    assert {path.name: path.read_bytes() for path in there.iterdir() if path.is_file()} == before
+
+
+def test_a_neighbour_of_the_output_that_is_not_ours_is_kept(there: Path) -> None:
+    (there / "out.mp4.json").write_text("{}")
+    words = ["animate", "ref.png", "drive.npy", "--preset", "toy", "-o", "out.mp4", "-q"]
+    assert_refused(mtvcraft(*words, cwd=there), 2, "out.mp4.json")
+
+
+def test_tokens_need_the_word_to_decode_them(there: Path) -> None:
+    mtvcraft("tokenize", "drive.npy", "--preset", "toy", cwd=there, check=0)
+    assert_refused(mtvcraft("tokenize", "drive.tokens.npy", "--preset", "toy", "-q", cwd=there), 4, "--decode")
