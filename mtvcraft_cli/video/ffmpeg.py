@@ -116,6 +116,7 @@ def running_ffmpeg(*arguments: str, feed: bool = False) -> Iterator[Running]:
         stdout=subprocess.DEVNULL if feed else subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=_environment(),
+        pipesize=2**20,  # the usual 64 kB would wake the two sides fifty times a frame
         **ALONE,
     )
     try:
