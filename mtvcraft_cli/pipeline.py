@@ -60,6 +60,12 @@ def run_animation(prepared: PreparedAnimation, watch: Watch) -> "AnimationReport
     with report.stage("load"):
         tokenizer = load_tokenizer(preset, prepared.parts["tokenizer"])
         models, settings = load_models(prepared)
+    window = prepared.windows[0]
+    if settings.guidance != 1 and models.transformer.resamples(window.latent_frames):
+        report.warnings.append(
+            f"the no-motion tokens were learned for windows of {preset.frames} frames "
+            f"and are stretched to {window.frames}"
+        )
     with report.stage("pose"):
         motion = find_motion(prepared.drive, prepared.estimator, job.pose, prepared.cache, watch)  # (T, 24, 3) mm
     with report.stage("tokenize"):

@@ -119,6 +119,11 @@ class PreparedAnimation:
     def remarks(self) -> list[str]:
         """What was assumed, and what the user may not expect."""
         lines = list(self.drive.assumed)
+        width_px, height_px = self.job.preset.size_px
+        ratio = self.picture.shape[1] / self.picture.shape[0] / (width_px / height_px)
+        seen = min(ratio, 1 / ratio)
+        if seen < 0.9:
+            lines.append(f"the picture is cropped to {width_px}x{height_px}: its middle, {seen:.0%} of it, is seen")
         if self.job.preset.seeded:
             lines.append(
                 f"preset {self.job.preset.name} has random weights until trained ones come with the package: "

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mtvcraft_cli.video.read import open_clip, probe
-from tests import clips
+from tests import clips, tiny
 from tests.cli.inputs import picture, save_joints, shortened, swaying_joints
 from tests.cli.run import assert_refused, mtvcraft
 from tests.cli.toy import hub_cache, released_weights, toy_preset
@@ -247,6 +247,16 @@ def test_offloading_changes_nothing(there: Path) -> None:
         out = ["-o", f"{way}.mp4", "--offload", way, "--cache-dir", way]
         mtvcraft(*words, *out, cwd=there, check=0)
     assert (there / "none.mp4").read_bytes() == (there / "model.mp4").read_bytes()
+
+
+def test_what_is_cropped_or_stretched_is_said(there: Path) -> None:
+    toy_preset(there, transformer=tiny.TRANSFORMER | {"unconditional_motion_shape": [312, tiny.WIDTH]})
+    picture(there / "ref.png", (64, 128))
+    words = ["animate", "ref.png", "drive.npy", "--preset", "toy"]
+    said = mtvcraft(*words, "-o", "out.mp4", cwd=there, check=0).stderr
+    assert "its middle, 50% of it" in said
+    assert "learned for windows of 49 frames and are stretched to 25" in said
+    assert "stretched" not in mtvcraft(*words, "--motion-guidance", "1", "-o", "b.mp4", cwd=there, check=0).stderr
 
 
 def test_the_dry_run_tells_the_plan_and_makes_nothing(there: Path) -> None:
