@@ -1,6 +1,7 @@
 """Runs the program as a user would: in a process of its own, with a cache and settings of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +38,8 @@ def assert_refused(result: subprocess.CompletedProcess[str], exit_code: int, *wo
     assert result.stdout == ""
     for word in words:
         assert word in "\n".join(lines[-2:]), result.stderr
+
+
+def heeding_ctrl_c() -> None:
+    """For `preexec_fn`: a test run in the background of a script ignores SIGINT, and its children would, too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

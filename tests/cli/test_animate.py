@@ -14,7 +14,7 @@ import pytest
 from mtvcraft_cli.video.read import open_clip, probe
 from tests import clips, tiny
 from tests.cli.inputs import picture, save_joints, shortened, swaying_joints
-from tests.cli.run import assert_refused, mtvcraft
+from tests.cli.run import assert_refused, heeding_ctrl_c, mtvcraft
 from tests.cli.toy import hub_cache, released_weights, toy_preset
 
 ASSETS = Path(__file__).parents[2] / "assets"
@@ -284,7 +284,12 @@ def test_ctrl_c_in_the_middle_then_again(there: Path) -> None:
     ]
     environment = {**os.environ, "MTVCRAFT_CACHE": str(there / "kept")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "mtvcraft_cli", *words], cwd=there, stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-m", "mtvcraft_cli", *words],
+        cwd=there,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=heeding_ctrl_c,
     )
     assert process.stderr is not None
     for line in process.stderr:

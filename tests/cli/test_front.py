@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mtvcraft_cli import __version__
-from tests.cli.run import assert_refused, mtvcraft
+from tests.cli.run import assert_refused, heeding_ctrl_c, mtvcraft
 from tests.cli.toy import toy_preset
 
 COMMANDS = ["animate", "pose", "tokenize", "presets", "replay", "cache"]
@@ -166,6 +166,7 @@ def test_an_interrupt_ends_within_two_seconds_and_leaves_nothing_half_written(
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heeding_ctrl_c,
     )
     assert process.stderr is not None
     for line in process.stderr:  # until the first denoising steps are done

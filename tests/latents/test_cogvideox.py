@@ -262,7 +262,8 @@ def test_cut_over_two_processes_it_gives_the_same_bits() -> None:
     folder = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, str(script)], cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["12 of 24 patches, off by 0.0e+00"] * 2, done.stderr
+    # Two processes write at once: their lines may run into one another.
+    assert done.stdout.count("12 of 24 patches, off by 0.0e+00") == 2, done.stdout + done.stderr
 
 
 def assert_same_weights(one: CogVideoXMotionTransformer, other: CogVideoXMotionTransformer) -> None:
