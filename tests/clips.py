@@ -61,6 +61,7 @@ def make_clip(
     rate: str = "30",
     size_px: tuple[int, int] = SIZE_PX,
     sound: Sequence[str] | None = None,
+    flash: bool = True,
 ) -> Path:
     """Make a clip of numbered frames.
 
@@ -70,11 +71,11 @@ def make_clip(
         frames: how many.
         rate: frames a second.
         size_px: width, height.
-        sound: options of the sound (may be empty): silence, but for a beep of a tenth of a second where the picture
-            flashes.
+        sound: options of the sound (may be empty): silence, but for a beep of a tenth of a second.
+        flash: False to leave the picture as it is where the sound beeps.
     """
     width, height = size_px
-    pictures = source_frames(frames, size_px, flash=round(FLASH_S * Fraction(rate)) if sound is not None else None)
+    pictures = source_frames(frames, size_px, round(FLASH_S * Fraction(rate)) if sound is not None and flash else None)
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate, "-i", "-"]
     beep = []
     if sound is not None:

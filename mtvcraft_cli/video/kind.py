@@ -8,6 +8,7 @@ from pathlib import Path
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
 HEAD_BYTES = 4096
+PATTERN_SIGNS = frozenset("*?[")
 
 
 class Kind(Enum):
@@ -20,6 +21,11 @@ class Kind(Enum):
     SOUND = "sound without pictures"
     NUMPY_ARRAY = "a NumPy array"
     NUMPY_ARCHIVE = "a NumPy archive"
+    PICKLE = "a Python pickle"
+    """Of protocol 2 or later, or what `torch.save` writes: never loaded as it is, since loading one runs its code."""
+    BVH = "a BVH motion"
+    FOLDER = "a folder of pictures"
+    """A folder, or a pattern such as `frames/*.png`."""
     TEXT = "text"
     OTHER = "nothing known"
 
@@ -54,7 +60,7 @@ MARKS: dict[bytes, Kind] = {
 }
 FIRST_BOXES = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 """What QuickTime files without `ftyp` begin with."""
-PICTURE_BRANDS = (b"avif", b"mif1", b"heic", b"heix", b"miaf")
+PICTURE_BRANDS = (b"avif", b"mif1", b"heic", b"heix", b"heim", b"heis", b"miaf")
 SOUND_BRANDS = (b"M4A ", b"M4B ", b"M4P ")
 
 
@@ -62,10 +68,10 @@ def kind_of(path: Path) -> Kind:
     """Tell what a file holds, from its first bytes.
 
     Raises:
-        MtvcraftError: no such file (exit 2); a folder, an empty or an unreadable file (exit 4).
+        MtvcraftError: no such file (exit 2); an empty or an unreadable file (exit 4).
     """
-    if path.is_dir():
-        raise MtvcraftError(f"`{path}` is a folder", hint="name a file in it")
+    if path.is_dir() or is_pattern(path):
+        return Kind.FOLDER
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -76,6 +82,11 @@ def kind_of(path: Path) -> Kind:
     if not head:
         raise MtvcraftError(f"`{path}` is empty", hint="copy or download it again")
     return _kind_of_head(head, path)
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a path is no file but a pattern for many, such as `frames/*.png`."""
+    return bool(PATTERN_SIGNS & set(str(path))) and not path.exists()
 
 
 def _kind_of_head(head: bytes, path: Path) -> Kind:
@@ -91,8 +102,9 @@ def _kind_of_head(head: bytes, path: Path) -> Kind:
     if head[:4] == b"OggS":
         return Kind.VIDEO if b"theora" in head[:128] else Kind.SOUND
     if head[:2] == b"PK" and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return Kind.NUMPY_ARCHIVE if any(name.endswith(".npy") for name in archive.namelist()) else Kind.OTHER
+        return _kind_of_zip(path)
+    if head[:1] == b"\x80" and len(head) > 1 and 2 <= head[1] <= 5:
+        return Kind.PICKLE
     if _is_transport_stream(head):
         return Kind.VIDEO
     for mark, kind in MARKS.items():
@@ -100,7 +112,17 @@ def _kind_of_head(head: bytes, path: Path) -> Kind:
             return kind
     if head[0] == 0xFF and len(head) > 1 and head[1] & 0xE0 == 0xE0:  # the sync word of MP3 and AAC frames
         return Kind.SOUND
-    return Kind.TEXT if _is_text(head) else Kind.OTHER
+    if not _is_text(head):
+        return Kind.OTHER
+    return Kind.BVH if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:9].upper() == b"HIERARCHY" else Kind.TEXT
+
+
+def _kind_of_zip(path: Path) -> Kind:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any(name.endswith(".npy") for name in names):
+        return Kind.NUMPY_ARCHIVE
+    return Kind.PICKLE if any(name.endswith("/data.pkl") for name in names) else Kind.OTHER
 
 
 def _kind_of_brand(brand: bytes) -> Kind:

@@ -1,7 +1,7 @@
 """What a file says about itself, without decoding it: ffmpeg copies its packets into a list of timestamps."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from mtvcraft_cli.video.ffmpeg import input_of, run_ffmpeg
 KEY, DAMAGED, DISCARDED = 1, 2, 4
 """Packet flags, as libavcodec numbers them."""
 NO_TIME = -(2**63)
+MOST_REORDERED = 17
+"""So many frames may come out of order: H.264 and HEVC allow 16 to be held."""
 TELLING_CONTAINERS = ("mov", "matroska", "gif", "apng", "webp_anim")
 """Containers whose packets are frames, each with its timestamp."""
 
@@ -46,9 +48,14 @@ class Stream:
 
     @property
     def start_s(self) -> Fraction:
-        """When its first sound or picture comes; ffmpeg prints it to a microsecond, and only where it isn't 0."""
+        """When its first sound or picture comes; ffmpeg prints it to a microsecond, where it isn't 0.
+
+        Before version 8 it doesn't print it for each stream: then the first packet tells. A time below 0 is the run-up
+        of an encoder, which isn't heard.
+        """
         start = re.search(r", start (-?[\d.]+)", self.about)
-        return Fraction(start[1]) if start else Fraction(0)
+        first = self.packets[0].shown if self.packets else None
+        return Fraction(start[1]) if start else max(Fraction(0), (first or 0) * self.time_base)
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ def list_packets(path: Path) -> Listing:
         about = mapped and re.search(rf"^ +Stream #0:{mapped[1]}\b.*?: ((Video|Audio): .*)$", source, re.MULTILINE)
         if about:
             streams[about[2]] = Stream(about[1], time_base, packets)
-    turned = re.search(r"Display Matrix: rotation of (-?[\d.]+|-?nan) degrees", source)
+    turned = re.search(r"(?:Display Matrix|displaymatrix): rotation of (-?[\d.]+|-?nan) degrees", source)
     return Listing(ran.said, streams.get("Video"), streams.get("Audio"), float(turned[1]) if turned else None)
 
 
@@ -114,6 +121,19 @@ class Shown:
     """How long the last is shown; 0 where unknown."""
     decoded: bool
     """Whether they had to be decoded to be counted."""
+
+    def whole_part(self, last: Packet) -> "Shown":
+        """Leave out what a file that broke off has of its last frames.
+
+        That is the last packet where only part of it is there, and frames after a gap: where frames aren't sent in the
+        order they are shown, some later ones came first.
+        """
+        if last.flags & DAMAGED:
+            return replace(self, ticks=self.ticks[:-1]).whole_part(replace(last, flags=0))
+        steps = np.diff(self.ticks[-MOST_REORDERED:])
+        gaps = np.flatnonzero(steps > 1.5 * np.median(np.diff(self.ticks))) if len(steps) else steps
+        kept = len(self.ticks) - len(steps) + int(gaps[0]) if len(gaps) else len(self.ticks)
+        return replace(self, ticks=self.ticks[:kept])
 
 
 def shown_frames(path: Path, container: str, pictures: Stream) -> Shown:

@@ -1,9 +1,11 @@
 """Pictures to RGB: every kind of file, colour and depth comes out the same way up and in the same colours."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -13,6 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from mtvcraft_cli.errors import MtvcraftError
+from mtvcraft_cli.files import writing
 from mtvcraft_cli.shapes import Picture
 from mtvcraft_cli.video.kind import Kind, kind_of
 
@@ -39,14 +42,14 @@ def read_picture(path: Path, background: tuple[int, int, int] = WHITE) -> Pictur
     """
     kind = kind_of(path)
     if kind is Kind.VIDEO:
-        return _first_frame(path)
+        return _first_frame(path, background)
     if kind not in (Kind.PICTURE, Kind.ANIMATION, Kind.OTHER):
         raise MtvcraftError(
             f"`{path}` is {kind.value}, not a picture", hint="name a picture (png, jpg, webp ...) or a video"
         )
-    with _opened(path) as image:
-        _check_size(path, image.width, image.height)
-        picture = _to_rgb(image, background)
+    with opened(path) as image:
+        check_size(path, image.width, image.height)
+        picture = to_rgb(image, background)
     return np.array(picture)
 
 
@@ -84,23 +87,37 @@ def fit_picture(
     return np.array(canvas)
 
 
+def write_picture(path: Path, picture: Fitted) -> None:
+    """Write a picture as PNG, whole or not at all."""
+    with writing(path) as draft:
+        Image.fromarray(picture).save(draft, format="PNG")
+
+
 def frames_of(path: Path) -> int:
     """Count the frames of a picture, two standing for all further ones; 1 where Pillow can't tell."""
     try:
-        with _opened(path) as image:
+        with opened(path) as image:
             return 2 if getattr(image, "is_animated", False) else 1
     except MtvcraftError:
         return 1  # whoever reads it will say what is wrong with it
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Image.Image]:
     """Open with Pillow; what it can't read, here or while the block decodes, becomes an error for the user."""
+    with reading(path), Image.open(path) as image:
+        yield image
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what Pillow raises in the block into an error for the user."""
+    if _is_heic(path):
+        _learn_heic(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the size is checked here, and odd metadata is none of the user's business
         try:
-            with Image.open(path) as image:
-                yield image
+            yield
         except Image.DecompressionBombError as error:
             raise _too_large(path) from error
         except UnidentifiedImageError as error:
@@ -113,7 +130,26 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             ) from error
 
 
-def _check_size(path: Path, width_px: int, height_px: int) -> None:
+def _is_heic(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(64)
+    return head[4:8] == b"ftyp" and bool(re.search(rb"hei[cxms]", head[8:]))
+
+
+def _learn_heic(path: Path) -> None:
+    """Teach Pillow the form of phones' pictures, by a package of its own."""
+    if find_spec("pillow_heif") is None:
+        raise MtvcraftError(
+            f"`{path}` is a HEIC picture, for which a package is missing",
+            hint="install it with `pip install pillow-heif`, or turn the picture into jpg first",
+        )
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+
+def check_size(path: Path, width_px: int, height_px: int) -> None:
+    """Refuse a picture over 100 megapixels (exit 4)."""
     if width_px * height_px > LIMIT_PIXELS:
         raise _too_large(path)
 
@@ -124,15 +160,15 @@ def _too_large(path: Path) -> MtvcraftError:
     )
 
 
-def _first_frame(path: Path) -> Picture:
+def _first_frame(path: Path, background: tuple[int, int, int]) -> Picture:
     from mtvcraft_cli.video.read import open_clip
 
-    clip = open_clip(path)
-    _check_size(path, clip.info.width_px, clip.info.height_px)
+    clip = open_clip(path, background=background)
+    check_size(path, clip.info.width_px, clip.info.height_px)
     return clip.frame(0)
 
 
-def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     """Turn any of Pillow's modes into RGB, seen on a background."""
     profile = image.info.get("icc_profile")
     image = _eight_bits(ImageOps.exif_transpose(image))

@@ -33,6 +33,24 @@ def _prints_alike(one: Fraction, other: Fraction) -> bool:
     return abs(one - other) <= Fraction(51, 10000)
 
 
+def timing(ticks: Ticks, last_length: int, time_base: Fraction, printed: list[Fraction]) -> tuple[Fraction, Ticks]:
+    """Find the rate at which frames come out, and which frame of the file is shown at each place.
+
+    Args:
+        ticks: (T,) when each frame is shown, in ticks, ascending; at least one.
+        last_length: how long the last one is shown; 0 where unknown.
+        time_base: seconds of a tick.
+        printed: what `printed_rates` found.
+
+    Returns:
+        The exact rate, and the file's frames in order; where the rate varies, those of `constant_grid`.
+    """
+    if len(ticks) == 1:
+        return (printed[0] if printed else 1 / (max(1, last_length) * time_base)), np.zeros(1, np.int64)
+    rate = constant_rate(ticks, time_base, printed)
+    return constant_grid(ticks, last_length, time_base) if rate is None else (rate, np.arange(len(ticks)))
+
+
 def constant_rate(ticks: Ticks, time_base: Fraction, printed: list[Fraction]) -> Fraction | None:
     """Find the exact rate that explains all timestamps.
 

@@ -1,9 +1,11 @@
+import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
@@ -80,6 +82,18 @@ MADE: dict[str, tuple[Callable[[Path], object], Kind]] = {
     "ogg": (sound("-c:a", "libopus", "-f", "ogg"), Kind.SOUND),
     "npy": (array, Kind.NUMPY_ARRAY),
     "npz": (archive, Kind.NUMPY_ARCHIVE),
+    "pickle": (lambda path: path.write_bytes(pickle.dumps({"pose": np.zeros(3)})), Kind.PICKLE),
+    "pickle of protocol 2": (lambda path: path.write_bytes(pickle.dumps([1], protocol=2)), Kind.PICKLE),
+    "torch": (lambda path: torch.save({"pose": torch.zeros(3)}, path), Kind.PICKLE),
+    "old torch": (
+        lambda path: torch.save({"pose": torch.zeros(3)}, path, _use_new_zipfile_serialization=False),
+        Kind.PICKLE,
+    ),
+    "bvh": (lambda path: path.write_text("HIERARCHY\nROOT Hips\n{\n"), Kind.BVH),
+    "bvh of windows": (
+        lambda path: path.write_text("\ufeff\r\nHierarchy\r\nROOT Hips\r\n", encoding="utf-8"),
+        Kind.BVH,
+    ),
     "another zip": (other_zip, Kind.OTHER),
     "text": (clips.make_text, Kind.TEXT),
     "short text": (lambda path: path.write_text("a"), Kind.TEXT),
@@ -102,9 +116,15 @@ def test_a_file_that_is_missing_is_a_usage_error(tmp_path: Path) -> None:
     assert caught.value.exit is Exit.USAGE
 
 
-@pytest.mark.parametrize(("make", "words"), [(Path.mkdir, "is a folder"), (clips.make_empty, "is empty")])
-def test_what_holds_nothing_is_refused(make: Callable[[Path], object], words: str, tmp_path: Path) -> None:
-    make(tmp_path / "a.mp4")
-    with pytest.raises(MtvcraftError, match=words) as caught:
-        kind_of(tmp_path / "a.mp4")
+def test_what_holds_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MtvcraftError, match="is empty") as caught:
+        kind_of(clips.make_empty(tmp_path / "a.mp4"))
     assert caught.value.exit is Exit.INPUT
+
+
+def test_folders_and_patterns_are_frames(tmp_path: Path) -> None:
+    assert kind_of(tmp_path) is Kind.FOLDER
+    assert kind_of(tmp_path / "*.png") is Kind.FOLDER
+    real = tmp_path / "take [2].png"
+    save("PNG")(real)
+    assert kind_of(real) is Kind.PICTURE

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
+from mtvcraft_cli.video import picture as picture_room
 from mtvcraft_cli.video.picture import fit_picture, read_picture
 from tests import clips
 
@@ -83,6 +84,31 @@ def test_a_palette_with_a_transparent_colour_shows_the_background(tmp_path: Path
     assert seen == [list(RED), list(BLUE), list(BLUE), list(RED)]
 
 
+@pytest.mark.parametrize("file", ["a.png", "a.webp", "a.avif", "a.tiff", "a.webm"])
+def test_alpha_of_every_kind_shows_the_background(file: str, tmp_path: Path) -> None:
+    path = tmp_path / file
+    if file == "a.webm":
+        alpha = ("-c:v", "libvpx-vp9", "-pix_fmt", "yuva420p", "-lossless", "1")
+        pixels = np.asarray(half_transparent()).tobytes()
+        clips.ffmpeg("-f", "rawvideo", "-pix_fmt", "rgba", "-s", "32x32", "-i", "-", *alpha, path, feed=pixels)
+    else:
+        half_transparent().save(path, **({"lossless": True} if file == "a.webp" else {}), quality=98)
+    seen = corners_of(read_picture(path, (10, 200, 30)))
+    np.testing.assert_allclose(seen, [(10, 200, 30), GREEN, (10, 200, 30), (59, 211, 75)], atol=5)
+
+
+@pytest.mark.parametrize("file", ["a.png", "a.tiff"])
+@pytest.mark.parametrize("form", ["rgb48", "rgba64"])
+def test_sixteen_bits_of_colour_lose_less_than_a_step(form: str, file: str, tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 256)[None].repeat(4, axis=0)
+    planes = [ramp, ramp[:, ::-1], ramp / 2] + [np.full_like(ramp, 65535)] * (form == "rgba64")
+    pixels = np.stack(planes, axis=-1).astype("<u2")
+    raw = ("-f", "rawvideo", "-pix_fmt", f"{form}le", "-s", "256x4", "-i", "-")
+    order = "be" if file == "a.png" else "le"
+    clips.ffmpeg(*raw, "-frames:v", "1", "-pix_fmt", form + order, tmp_path / file, feed=pixels.tobytes())
+    np.testing.assert_allclose(read_picture(tmp_path / file), pixels[..., :3] / 257, atol=1)
+
+
 @pytest.mark.parametrize("file", ["a.png", "a.tiff"])
 def test_sixteen_bits_are_scaled_not_cut_off(file: str, tmp_path: Path) -> None:
     grey = np.linspace(0, 65535, 256).astype(np.uint16)[None].repeat(8, axis=0)
@@ -106,6 +132,34 @@ def test_other_colour_models_come_out_as_rgb(mode: str, tmp_path: Path) -> None:
     else:
         assert seen[3] == [255, 255, 255]
         assert all(red == green == blue for red, green, blue in seen)
+
+
+def test_a_jpeg_of_printing_colours_comes_out_as_rgb(tmp_path: Path) -> None:
+    Image.fromarray(QUARTERS).convert("CMYK").save(tmp_path / "a.jpg", quality=98, subsampling=0)
+    np.testing.assert_allclose(corners_of(read_picture(tmp_path / "a.jpg")), [RED, GREEN, BLUE, WHITE], atol=6)
+
+
+def test_a_phones_heic_is_read_where_the_package_is_there(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif, which makes the picture, is not installed")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = np.repeat(np.repeat(QUARTERS, 4, axis=0), 4, axis=1)[:, :96]
+    image = heif.from_pillow(Image.fromarray(np.ascontiguousarray(np.rot90(upright))))
+    image.info["exif"] = exif.tobytes()
+    image.save(tmp_path / "a.jpg", quality=95)  # phones and messengers name them so
+    picture = read_picture(tmp_path / "a.jpg")
+    assert picture.shape == upright.shape
+    seen = picture[[32, 32, 96, 96], [32, 80, 32, 80]]
+    np.testing.assert_allclose(seen, [RED, GREEN, BLUE, WHITE], atol=12)
+
+
+def test_a_heic_without_the_package_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+    monkeypatch.setattr(picture_room, "find_spec", lambda name: None)
+    with pytest.raises(MtvcraftError, match="is a HEIC picture") as caught:
+        read_picture(tmp_path / "a.heic")
+    assert caught.value.exit is Exit.INPUT
+    assert "pip install pillow-heif" in caught.value.hint
 
 
 def profile_with_red_and_green_swapped() -> bytes:
@@ -165,7 +219,7 @@ def cut_png(path: Path) -> Path:
 
 BAD: dict[str, tuple[str, Callable[[Path], object], Exit, str]] = {
     "missing": ("no.png", lambda path: None, Exit.USAGE, "there is no"),
-    "folder": ("a.png", Path.mkdir, Exit.INPUT, "is a folder"),
+    "folder": ("a.png", Path.mkdir, Exit.INPUT, "is a folder of pictures, not a picture"),
     "empty": ("a.png", clips.make_empty, Exit.INPUT, "is empty"),
     "text": ("a.png", clips.make_text, Exit.INPUT, "is text, not a picture"),
     "sound": ("a.mp3", clips.make_sound_only, Exit.INPUT, "is sound without pictures, not a picture"),

@@ -234,3 +234,37 @@ def test_wrong_frames_are_a_programmers_mistake(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="above 0"):
         VideoWriter(tmp_path / "out.mp4", SIZE_PX, Fraction(0))
     assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(("name", "late"), [("a.mp4", ()), ("late.mp4", ("-af", "atrim=start=0.5"))])
+@pytest.mark.parametrize("start_s", ["0.3", "0.55", "1/2"])
+def test_sound_stays_in_step_with_a_cut(name: str, late: tuple[str, ...], start_s: str, tmp_path: Path) -> None:
+    path, cut = make_clip(tmp_path / name, sound=late), tmp_path / "cut.mp4"
+    clip = open_clip(path, start_s=Fraction(start_s), end_s=Fraction(3, 2))
+    with VideoWriter(cut, SIZE_PX, clip.info.rate, sound=Sound.of(clip.info)) as writer:
+        for batch in clip.batches():
+            writer.write(batch)
+    assert flash_s(cut) == pytest.approx(0.6 - float(clip.info.start_s), abs=1e-6)
+    assert beep_s(cut) == pytest.approx(0.6 - float(clip.info.start_s), abs=0.025)
+    assert duration_s(cut) == pytest.approx(float(clip.info.duration_s), abs=0.03)
+
+
+def test_a_cut_far_into_a_clip_has_the_sound_of_that_place(tmp_path: Path) -> None:
+    once, long, cut = make_clip(tmp_path / "once.mkv", sound=("-c:a", "flac")), tmp_path / "a.mkv", tmp_path / "cut.mp4"
+    clips.ffmpeg("-stream_loop", "59", "-i", once, "-c", "copy", long)
+    clip = open_clip(long, start_s=Fraction(100), end_s=Fraction(102))
+    with VideoWriter(cut, SIZE_PX, clip.info.rate, sound=Sound.of(clip.info)) as writer:
+        for batch in clip.batches():
+            writer.write(batch)
+    assert beep_s(cut) == pytest.approx(flash_s(cut), abs=0.025)
+    assert flash_s(cut) == pytest.approx(0.6, abs=0.035)
+
+
+def test_a_cut_after_the_end_of_the_sound_is_silent_and_whole(tmp_path: Path) -> None:
+    path, cut = make_clip(tmp_path / "a.mp4", sound=("-t", "2", "-af", "atrim=end=0.8")), tmp_path / "cut.mp4"
+    clip = open_clip(path, start_s=Fraction(1))
+    with VideoWriter(cut, SIZE_PX, clip.info.rate, sound=Sound.of(clip.info)) as writer:
+        for batch in clip.batches():
+            writer.write(batch)
+    assert duration_s(cut) == pytest.approx(1, abs=0.03)
+    assert open_clip(cut).info.frames == 30
