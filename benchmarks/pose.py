@@ -3,9 +3,10 @@
     python benchmarks/pose.py              # the clip of assets/
     python benchmarks/pose.py dance.mp4    # any other
 
-"bare" hands frames that already lie in memory to MediaPipe and keeps nothing; "pose" decodes the file, finds the
-landmarks, and lifts them to joints. The two take turns, so that a busy machine slows both; the time on processors is
-less troubled by others. Decoding runs beside the estimator where a second core is free.
+"bare" hands frames that already lie in memory to MediaPipe's own `Pose` and keeps nothing; "pose" decodes the file,
+looks for cuts and for everyone in view, follows them, and lifts their landmarks to joints. The two take turns, so that
+a busy machine slows both; the time on processors is less troubled by others. Decoding runs beside the estimator where a
+second core is free.
 """
 
 import sys
@@ -21,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mtvcraft_cli.joints.backend import Estimate
 from mtvcraft_cli.joints.mediapipe import MediaPipePose
 from mtvcraft_cli.quiet import silence
 from mtvcraft_cli.video.read import open_clip, read_ahead
@@ -43,7 +43,7 @@ def main() -> None:
 
     def bare() -> int:
         with silence():
-            finder = backend.pose(model_complexity=1, smooth_landmarks=False)
+            finder = backend.mediapipe.solutions.pose.Pose(model_complexity=1, smooth_landmarks=False)
             finder.process(np.zeros_like(frames[0]))
         with finder:
             for frame in frames:
@@ -54,8 +54,7 @@ def main() -> None:
         return sum(len(batch) for batch in open_clip(given.video).batches())
 
     def pose() -> int:
-        seen: Estimate = backend.estimate(read_ahead(open_clip(given.video).batches()), info.size_px, info.rate)
-        return len(seen.found)
+        return backend.see(read_ahead(open_clip(given.video).batches()), info.size_px, info.rate).frames
 
     ways = {"decode": decode, "bare": bare, "pose": pose}
     rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}

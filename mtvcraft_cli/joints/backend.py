@@ -1,4 +1,4 @@
-"""Who finds the person: the protocol of pose backends, and the choice between them."""
+"""Who finds the people: the protocol of pose backends, what they hand on, and the choice between them."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -16,6 +16,9 @@ from mtvcraft_cli.shapes import Confidence, JointsMm, Observed
 
 Batch: TypeAlias = UInt8[np.ndarray, "_ H W 3"]
 """Some frames of a clip in order; RGB, 0..255. Batches of one clip may differ in length."""
+
+Boxes: TypeAlias = Float32[np.ndarray, "T 4"]
+"""x and y of the upper left corner, width, height; pixels."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,27 @@ class Estimate:
     smpl: Smpl | None = None
 
 
+@dataclass(frozen=True)
+class Person:
+    """One person of a clip, followed from frame to frame."""
+
+    estimate: Estimate
+    """A row for each of the clip's T frames."""
+    boxes_px: Boxes
+    """Where the person is in the picture; NaN rows where nobody was found."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everyone who was seen in a clip."""
+
+    frames: int
+    people: tuple[Person, ...]
+    """Those first seen first, then from left to right; users count them from 1."""
+    cuts: tuple[int, ...] = ()
+    """Frames that begin a new shot, the first frame left out."""
+
+
 @runtime_checkable
 class PoseBackend(Protocol):
     """All that `mtvcraft pose` asks of an estimator."""
@@ -49,15 +73,15 @@ class PoseBackend(Protocol):
     name: str
     version: str
 
-    def estimate(
+    def see(
         self,
         batches: Iterable[Batch],
         size_px: tuple[int, int],
         rate: Fraction,
         watch: Watch = silent,
         total: int | None = None,
-    ) -> Estimate:
-        """Find one person in the frames of one clip.
+    ) -> Scene:
+        """Find everyone in the frames of one clip, and who is who from frame to frame.
 
         Args:
             batches: (n, H, W, 3) RGB 0..255, in order, all of one size.
@@ -67,7 +91,11 @@ class PoseBackend(Protocol):
             total: how many frames there will be, where that is known.
 
         Returns:
-            As many rows as there were frames.
+            Nobody where there is nobody. Numbers last through crossings and short absences. Over a cut a person is
+            followed only where there is exactly one on each side.
+
+        Raises:
+            ValueError: there are no frames.
         """
         ...
 

@@ -155,12 +155,22 @@ def resample(motion: Motion, rate: Fraction, frames: int) -> Motion:
     )
 
 
-def _frame_names(frames: npt.NDArray[np.integer]) -> str:
-    """Return e.g. "3 to 5, 9" for ascending frame numbers; past five stretches only says how many there are more."""
+def frame_names(frames: npt.NDArray[np.integer]) -> str:
+    """Return e.g. "frames 3 to 5, 9" for ascending numbers; past five stretches only says how many there are more."""
     stretches = np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1)
     words = [f"{part[0]} to {part[-1]}" if len(part) > 1 else f"{part[0]}" for part in stretches]
     more = f" and {len(words) - 5} more stretches" if len(words) > 5 else ""
-    return ", ".join(words[:5]) + more
+    return f"{'frame' if len(frames) == 1 else 'frames'} " + ", ".join(words[:5]) + more
+
+
+def refuse_nan(values: npt.NDArray[Any], file: str, what: str = "joints") -> None:
+    """Raise, with the frames' numbers, where rows of (T, ...) numbers have NaN or infinite values in them."""
+    bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+    if len(bad):
+        raise MtvcraftError(
+            f"`{file}` has NaN or infinite {what} in {frame_names(bad)}",
+            hint="fill those frames in or cut them off; `mtvcraft pose VIDEO` fills gaps by itself",
+        )
 
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -197,12 +207,7 @@ def _checked_joints(fields: dict[str, npt.NDArray[Any]], file: str) -> JointsMm:
             f"`{file}` holds {values.dtype} of shape {values.shape}; joints are numbers of shape (T, 24, 3)",
             hint="24 joints in the order of SMPL; x right, y down, z away from the camera, millimetres",
         )
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))
-    if len(bad):
-        raise MtvcraftError(
-            f"`{file}` has NaN or infinite joints in {'frame' if len(bad) == 1 else 'frames'} {_frame_names(bad)}",
-            hint="fill those frames in or cut them off; `mtvcraft pose VIDEO` fills gaps by itself",
-        )
+    refuse_nan(values, file)
     joints_mm = values.astype(np.float32)
     if not joints_mm.any():
         raise MtvcraftError(f"`{file}` holds zeros only", hint="make the joints with `mtvcraft pose VIDEO`")

@@ -14,8 +14,6 @@ from mtvcraft_cli.joints.files import Motion
 from mtvcraft_cli.joints.skeleton import project
 
 MAX_GAP_S: Final = Fraction(1, 2)
-LEAST_SEEN: Final = Fraction(1, 4)
-"""A motion of which less was seen would be mostly made up."""
 UNSURE: Final = 0.5
 """Joints of less confidence count as unsure in reports."""
 
@@ -34,14 +32,19 @@ def fill(estimate: Estimate, rate: Fraction, max_gap_s: Fraction = MAX_GAP_S, na
         the first and after the last sight. `found` still tells which frames were seen; filled ones have confidence 0.
 
     Raises:
-        MtvcraftError: (`Exit.INPUT`) nobody in any frame, a gap that is longer, or a person in too few frames.
+        MtvcraftError: (`Exit.INPUT`) nobody in any frame, a person in one frame of several, or a gap that is longer.
     """
     found = np.flatnonzero(estimate.found)
     total = len(estimate.found)
     if not len(found):
         raise MtvcraftError(
             f"no person in any of the {total} frames of `{name}`",
-            hint="take a clip in which one person is well in view, or give joints of your own",
+            hint="take a clip in which a person is well in view, or give joints of your own",
+        )
+    if len(found) == 1 < total:
+        raise MtvcraftError(
+            f"a person in only one of the {total} frames of `{name}`: that is a pose, not a motion",
+            hint="cut the clip to where the person is in view with `--start` and `--end`",
         )
     gaps = [
         (first + 1, after - 1)
@@ -56,12 +59,7 @@ def fill(estimate: Estimate, rate: Fraction, max_gap_s: Fraction = MAX_GAP_S, na
         raise MtvcraftError(
             f"no person in {frames} of `{name}` ({gap_s:.{1 if gap_s > 1 else 2}f} s), "
             f"more than `--max-gap` {float(max_gap_s):g} s",
-            hint="cut those frames off, or allow a longer gap with `--max-gap`",
-        )
-    if len(found) < LEAST_SEEN * total:
-        raise MtvcraftError(
-            f"a person in only {len(found)} of the {total} frames of `{name}`",
-            hint="cut the clip to the part where one person is well in view",
+            hint=_way_out(first, last, total, rate),
         )
     between = _around(found, total)
     smpl = estimate.smpl and Smpl(
@@ -70,6 +68,17 @@ def fill(estimate: Estimate, rate: Fraction, max_gap_s: Fraction = MAX_GAP_S, na
         transl=between.of(estimate.smpl.transl),
     )
     return replace(estimate, joints_mm=between.of(estimate.joints_mm), smpl=smpl)
+
+
+def _way_out(first: int, last: int, total: int, rate: Fraction) -> str:
+    """Say how to get rid of a gap: one at an end is cut off, one within can only be allowed."""
+    allow = f"allow it with `--max-gap {np.ceil(float((last - first + 1) / rate) * 10) / 10:g}`"
+    choose = "choose another person with `--person`"
+    if first == 0:
+        return f"begin {float((last + 1) / rate):.2f} s later with `--start`, {allow}, or {choose}"
+    if last == total - 1:
+        return f"end {float((last - first + 1) / rate):.2f} s earlier with `--end`, {allow}, or {choose}"
+    return f"cut the clip with `--start` or `--end`, {allow}, or {choose}"
 
 
 def _around(found: npt.NDArray[np.int64], total: int) -> Between:
@@ -92,15 +101,27 @@ class Report:
     out_of_view: float
     """Joints of observed frames that lie outside the picture."""
 
+    @property
+    def observed(self) -> float:
+        """Frames in which the person was seen."""
+        return 1 - self.filled / self.frames
+
     def sentences(self) -> list[str]:
-        """Say it in words, what is perfect left out."""
-        seen = self.frames - self.filled
-        lines = [f"a person in {seen} of {self.frames} frames" + (f", {self.filled} filled in" if self.filled else "")]
-        if self.unsure > 0:
-            lines.append(f"{self.unsure:.1%} of the joints are unsure")
-        if self.out_of_view > 0:
-            lines.append(f"{self.out_of_view:.1%} of the joints are out of view")
+        """Say it in a few words, what is perfect left out."""
+        lines = [f"the person was seen in {_percent(self.observed)} of {self.frames} frames"]
+        if self.filled:
+            lines[0] += f", {self.filled} {'was' if self.filled == 1 else 'were'} filled in"
+        parts = [(self.unsure, "low in confidence"), (self.out_of_view, "out of view")]
+        if told := [f"{_percent(share)} {what}" for share, what in parts if share > 0]:
+            lines.append(f"of the joints, {' and '.join(told)}")
         return lines
+
+
+def _percent(share: float) -> str:
+    """Round, but never up to all or down to nothing."""
+    if 0 < share < 0.01:
+        return "under 1 %"
+    return f"{int(100 * share)} %" if share > 0.5 else f"{100 * share:.0f} %"
 
 
 def describe(motion: Motion) -> Report:

@@ -59,6 +59,7 @@ TOLERANCE: Final = 8 / 1024
 """Joints that miss their place in the picture by more than this share of its longer side pull less."""
 NEAREST_MM: Final = 200.0
 """No joint comes closer to the camera."""
+FARTHEST_MM: Final = 30_000.0
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,21 @@ def place(body_mm: Array, rays: Array, weights: Array, found: npt.NDArray[np.boo
     depth = NEARER * smooth(_root(body_mm, rays, weights)[:, 2], found, DEPTH_SMOOTHING_S * rate)
     depth = np.maximum(depth, NEAREST_MM - body_mm[..., 2].min(axis=1))
     return body_mm + _root_at(depth, body_mm, rays, weights)[:, None]
+
+
+def roughly_placed(world_mm: Array, image_px: Array, visibility: Array, size_px: tuple[int, int]) -> Array:
+    """Return the landmarks of one frame in camera space, (33, 3) mm: enough to tell people apart, with shaky depth.
+
+    Args:
+        world_mm: (33, 3) about the hips.
+        image_px: (33, 2).
+        visibility: (33,).
+        size_px: width and height of the frame.
+    """
+    rays = (image_px - np.asarray(size_px) / 2) / focal_px(size_px)
+    weights = np.maximum(visibility**2, 1e-4)
+    depth = np.clip(_root(world_mm[None], rays[None], weights[None])[:, 2], NEAREST_MM, FARTHEST_MM)
+    return world_mm + _root_at(depth, world_mm[None], rays[None], weights[None])
 
 
 def _root(body_mm: Array, rays: Array, weights: Array) -> Array:

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 from collections.abc import Collection, Iterable
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,22 +18,24 @@ from torch import Tensor
 
 from mtvcraft_cli.cache import sha256_of
 from mtvcraft_cli.errors import Exit, MtvcraftError
-from mtvcraft_cli.joints.backend import Batch, Estimate, Smpl
+from mtvcraft_cli.joints.backend import Batch, Estimate, Person, Scene, Smpl
+from mtvcraft_cli.joints.shots import Frame, with_cuts
 from mtvcraft_cli.joints.skeleton import NAMES
+from mtvcraft_cli.joints.tracks import Sighting, Tracker
 from mtvcraft_cli.progress import Watch, silent
 
 BATCH: Final = 16
 """Frames handed over at a time."""
 HALF_SURE_MM: Final = 100.0
 """Uncertainty at which confidence is a half."""
-SMPL_KEYS: Final = {"pose": 72, "betas": 10, "trans": 3}
+SMPL_KEYS: Final = ("pose", "betas", "trans")
 
-Person = dict[str, npt.NDArray[np.float32]]
-"""What NLF says of one person in one frame: key -> values."""
+Said = dict[str, npt.NDArray[np.float32]]
+"""What NLF says of one person in one frame, or of all: key -> values."""
 
 
 class NlfPose:
-    """Runs a released NLF file over the frames of a clip and follows one person.
+    """Runs a released NLF file over the frames of a clip and follows everyone in it.
 
     Args:
         file: the TorchScript file.
@@ -62,40 +65,41 @@ class NlfPose:
         self.model = _load(file, self.device)
 
     @torch.inference_mode()
-    def estimate(
+    def see(
         self,
         batches: Iterable[Batch],
         size_px: tuple[int, int],
-        rate: Fraction,  # noqa: ARG002 - frames are seen one by one
+        rate: Fraction,
         watch: Watch = silent,
         total: int | None = None,
-    ) -> Estimate:
-        """Find one person in the frames of one clip; see `PoseBackend.estimate`.
+    ) -> Scene:
+        """Find everyone in the frames of one clip; see `PoseBackend.see`.
 
-        The person is the one whose box is largest where somebody is first seen, then the one nearest to where that
-        person was last. Confidence is 1 / (1 + (u / 100 mm)^2) of NLF's uncertainty u; files without uncertainties
-        give the detector's score for every joint.
+        Confidence is 1 / (1 + (u / 100 mm)^2) of NLF's uncertainty u; files without uncertainties give the detector's
+        score for every joint.
         """
         for _ in range(2):  # the first runs of a script measure and compile it
             self._run(torch.zeros((1, 3, *size_px[::-1]), dtype=torch.uint8))
-        people: list[Person | None] = []
-        last: npt.NDArray[np.float32] | None = None
-        for batch in watch(batches, "pose", total):
-            for start in range(0, len(batch), BATCH):
-                frames = torch.from_numpy(np.ascontiguousarray(batch[start : start + BATCH])).permute(0, 3, 1, 2)
-                for seen in self._run(frames):
-                    person = _choose(seen, last)
-                    last = last if person is None else person["joints"]
-                    people.append(person)
-        return _collect(people)
+        tracker, cuts = Tracker(rate), []
+        frames = with_cuts(watch(batches, "pose", total))
+        while some := list(islice(frames, BATCH)):
+            for (_, cut), everyone in zip(some, self._run(_images([frame for frame, _ in some])), strict=True):
+                if cut:
+                    cuts.append(tracker.frame + 1)
+                    tracker.cut()
+                tracker.step(_sightings(everyone))
+        if tracker.frame < 0:
+            raise ValueError("a clip has at least one frame")
+        people = tuple(_person(seen, tracker.frame + 1) for seen in tracker.people())
+        return Scene(frames=tracker.frame + 1, people=people, cuts=tuple(cuts))
 
-    def _run(self, images: Tensor) -> list[Person]:
+    def _run(self, images: Tensor) -> list[Said]:
         """Return for each of (B, 3, H, W) pictures what is said of its n persons, (n, ...) under each key."""
         with torch.autocast("cuda", torch.float16, enabled=self.device.type == "cuda"):
             answer = _call(self.model, images.to(self.device))
         joints = "joints3d_nonparam" if "joints3d_nonparam" in answer else "joints3d"
         names = {"joints": joints, "boxes": "boxes", "uncertainty": "joint_uncertainties"}
-        names |= {key: key for key in SMPL_KEYS}
+        names |= dict(zip(SMPL_KEYS, SMPL_KEYS, strict=True))
         return [
             {name: answer[key][index].float().cpu().numpy() for name, key in names.items() if key in answer}
             for index in range(len(images))
@@ -141,41 +145,52 @@ def _explain(error: Exception) -> None:
         ) from error
 
 
-def _choose(seen: Person, last: npt.NDArray[np.float32] | None) -> Person | None:
-    """Return the one person to follow, or None where nobody is seen."""
-    joints = seen["joints"]
-    finite = np.flatnonzero(np.isfinite(joints).all(axis=(1, 2)))
-    if not len(finite):
-        return None
-    if last is None:
-        boxes = seen["boxes"][finite]  # x, y, width, height, score
-        best = finite[np.argmax(boxes[:, 2] * boxes[:, 3])]
-    else:
-        best = finite[np.argmin(np.linalg.norm(joints[finite] - last, axis=-1).mean(axis=1))]
-    return {name: values[best] for name, values in seen.items()}
+def _images(frames: list[Frame]) -> Tensor:
+    """(H, W, 3) each to (B, 3, H, W)."""
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
 
 
-def _collect(people: list[Person | None]) -> Estimate:
-    found = np.array([person is not None for person in people], bool)
+def _sightings(everyone: Said) -> list[Sighting]:
+    """Part what is said of everyone in a frame; who has NaN joints isn't there."""
+    sightings = []
+    for index, joints_mm in enumerate(everyone["joints"]):
+        if np.isfinite(joints_mm).all():
+            own = {name: values[index] for name, values in everyone.items()}
+            confidence = _confidence(own)
+            sightings.append(
+                Sighting(
+                    box_px=own["boxes"][:4].astype(np.float64),
+                    points_mm=joints_mm.astype(np.float64),
+                    sure=float(confidence.mean()),
+                    row={**own, "confidence": confidence},
+                )
+            )
+    return sightings
 
-    def rows(key: str, *shape: int) -> npt.NDArray[np.float32]:
-        table = np.full((len(people), *shape), np.nan, np.float32)
-        if found.any():
-            table[found] = np.stack([person[key] for person in people if person is not None])
+
+def _confidence(own: Said) -> npt.NDArray[np.float32]:
+    """Return (24,), 0..1."""
+    if "uncertainty" in own:
+        return 1 / (1 + (own["uncertainty"] / np.float32(HALF_SURE_MM)) ** 2)
+    return np.full(len(NAMES), np.clip(own["boxes"][4], 0, 1), np.float32)
+
+
+def _person(seen: dict[int, Sighting], frames: int) -> Person:
+    found = np.isin(np.arange(frames), list(seen))
+
+    def rows(key: str, otherwise: float = np.nan) -> npt.NDArray[np.float32]:
+        own = np.stack([sighting.row[key] for sighting in seen.values()])
+        table = np.full((frames, *own.shape[1:]), otherwise, np.float32)
+        table[list(seen)] = own
         return table
 
-    first = next((person for person in people if person is not None), {})
-    joints_mm = rows("joints", len(NAMES), 3)
-    confidence = np.zeros((len(people), len(NAMES)), np.float32)
-    if "uncertainty" in first:
-        confidence[found] = 1 / (1 + (rows("uncertainty", len(NAMES))[found] / HALF_SURE_MM) ** 2)
-    elif first:
-        confidence[found] = np.clip(rows("boxes", 5)[found, 4:], 0, 1)
+    joints_mm = rows("joints")
     smpl = None
-    if all(key in first for key in SMPL_KEYS):
-        pose, betas, trans = (rows(key, width) for key, width in SMPL_KEYS.items())
-        smpl = Smpl(pose=pose, betas=betas, transl=_metres(trans, joints_mm[:, 0], found))
-    return Estimate(joints_mm=joints_mm, confidence=confidence, found=found, smpl=smpl)
+    if all(key in sighting.row for sighting in seen.values() for key in SMPL_KEYS):
+        trans = _metres(rows("trans"), joints_mm[:, 0], found)
+        smpl = Smpl(pose=rows("pose"), betas=rows("betas"), transl=trans)
+    estimate = Estimate(joints_mm=joints_mm, confidence=rows("confidence", 0.0), found=found, smpl=smpl)
+    return Person(estimate=estimate, boxes_px=rows("boxes")[:, :4])
 
 
 def _metres(

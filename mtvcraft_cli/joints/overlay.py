@@ -9,11 +9,14 @@ import numpy.typing as npt
 from mtvcraft_cli.joints.backend import Batch
 from mtvcraft_cli.joints.files import Motion
 from mtvcraft_cli.joints.skeleton import FOV_DEG, NAMES, PARENTS, project
+from mtvcraft_cli.shapes import Picture
 
 LEFT_COLOUR: Final = (255, 140, 0)
 RIGHT_COLOUR: Final = (30, 170, 255)
 MIDDLE_COLOUR: Final = (255, 255, 255)
 OUTLINE_COLOUR: Final = (0, 0, 0)
+GROUND_COLOUR: Final = (36, 38, 43)
+"""Behind a skeleton that is drawn alone: dark, and neither side's colour."""
 FAINTEST: Final = 0.25
 """What a joint of no confidence is drawn with; a sure one is opaque."""
 COLOURS: Final = np.array(
@@ -46,7 +49,7 @@ def draw(
     places = project(joints_mm, size_px, fov_deg) * (width / size_px[0], height / size_px[1])
     sure = np.ones(len(NAMES)) if confidence is None else np.clip(np.nan_to_num(confidence), 0, 1)
     opacity = (FAINTEST + (1 - FAINTEST) * sure).tolist()
-    radius = max(width, height) / 400
+    radius = max(width, height, 560) / 400  # thinner ones are lost
     drawn = frame.copy()
     depth = joints_mm[:, 2]
     bones = sorted(range(1, len(NAMES)), key=lambda joint: -float(depth[joint] + depth[PARENTS[joint]]))
@@ -72,6 +75,22 @@ def draw_over(batches: Iterable[Batch], motion: Motion) -> Iterator[Batch]:
             ]
         )
         start = stop
+
+
+def draw_alone(motion: Motion, size_px: tuple[int, int]) -> Iterator[Picture]:
+    """Draw a motion on plain ground, a frame at a time.
+
+    Args:
+        motion: its own `size_px` says what the camera sees.
+        size_px: width and height of what is drawn, of about the same shape.
+
+    Yields:
+        (H, W, 3) RGB, 0..255, as many as the motion has frames.
+    """
+    width, height = size_px
+    blank = np.full((height, width, 3), GROUND_COLOUR, np.uint8)
+    for joints_mm, confidence in zip(motion.joints_mm, motion.confidence, strict=True):
+        yield draw(blank, joints_mm, motion.size_px, confidence, motion.fov_deg)
 
 
 def _capsule(

@@ -7,9 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from mtvcraft_cli.joints.backend import Estimate, Person, Scene
 from mtvcraft_cli.joints.files import Motion
 from mtvcraft_cli.joints.lift import ARM_DEPTH, LEAN_DEG, LEFT, Landmarks
 from mtvcraft_cli.joints.skeleton import NAMES, NEUTRAL_OFFSETS_MM, PARENTS, chain, project
+from mtvcraft_cli.train.world.figure import dressed, person
+from mtvcraft_cli.train.world.landmarks import dances
+from mtvcraft_cli.train.world.render import Camera, film
+from mtvcraft_cli.train.world.stage import Stage
 
 SIZE_PX = (960, 1280)
 RATE = Fraction(30)
@@ -108,3 +113,35 @@ def motion(frames: int = 40, rate: Fraction = RATE, **others: object) -> Motion:
         "meta": {"source": "drive.mp4"},
     }
     return Motion(**{**fields, **others})  # type: ignore[arg-type]
+
+
+def crossing(seed: int, frames: int = 72, side_px: int = 512) -> tuple[npt.NDArray[np.uint8], Array]:
+    """Film two dancers who change sides, one passing before the other.
+
+    Returns:
+        (T, H, W, 3) frames, and (2, T, 24, 3) joints in camera space, mm: the nearer dancer's first.
+    """
+    rng = np.random.default_rng(seed)
+    camera = Camera(np.diag([1, -1, -1]).astype(np.float32), np.array([0, 1000, 3600], np.float32), (side_px, side_px))
+    across_mm = np.linspace(-900, 900, frames)
+    shots = []
+    for side, towards_mm, motion_mm in zip((1, -1), (400, -400), dances(2, frames, rng), strict=True):
+        start = motion_mm[:, :1] * (1, 0, 1)
+        path_mm = np.stack([side * across_mm, 0 * across_mm, np.full(frames, towards_mm)], axis=1)
+        moved = (motion_mm - start + path_mm[:, None]).astype(np.float32)
+        shots.append(film(person(dressed(rng)), moved, camera, Stage(wall_mm=1500)))
+    near, far = shots
+    return np.where(near.masks[..., None], near.frames, far.frames), np.stack([near.joints_mm, far.joints_mm])
+
+
+def scene(*spans: tuple[int, int, float, float], frames: int = 40, cuts: tuple[int, ...] = ()) -> Scene:
+    """People of (first frame, frame after the last, place, size) before a camera of 1000 x 1000 pixels."""
+    people = []
+    for start, stop, place, size in spans:
+        found = (np.arange(frames) >= start) & (np.arange(frames) < stop)
+        joints_mm = dancer(frames).astype(np.float32)
+        boxes_px = np.tile(np.array([place, 100, size, 2 * size], np.float32), (frames, 1))
+        joints_mm[~found], boxes_px[~found] = np.nan, np.nan
+        confidence = np.where(found[:, None], np.float32(0.8), np.float32(0)) * np.ones(24, np.float32)
+        people.append(Person(Estimate(joints_mm=joints_mm, confidence=confidence, found=found), boxes_px))
+    return Scene(frames=frames, people=tuple(people), cuts=cuts)

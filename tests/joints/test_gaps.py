@@ -46,14 +46,23 @@ def test_a_long_gap_is_refused_with_its_frames_and_a_way_out() -> None:
     with pytest.raises(MtvcraftError) as caught:
         fill(_estimate(300, list(range(210, 289))), Fraction(30), name="jump.mp4")
     assert caught.value.message == ("no person in frames 210 to 288 of `jump.mp4` (2.6 s), more than `--max-gap` 0.5 s")
-    assert caught.value.hint == "cut those frames off, or allow a longer gap with `--max-gap`"
+    assert caught.value.hint == (
+        "cut the clip with `--start` or `--end`, allow it with `--max-gap 2.7`, "
+        "or choose another person with `--person`"
+    )
     assert caught.value.exit is Exit.INPUT
 
 
 def test_a_long_gap_at_the_start_is_refused() -> None:
     with pytest.raises(MtvcraftError, match="frames 0 to 39 of") as caught:
         fill(_estimate(300, list(range(40))), Fraction(30))
-    assert "frames 0 to" in caught.value.message
+    assert caught.value.hint.startswith("begin 1.33 s later with `--start`, allow it with `--max-gap 1.4`, or")
+
+
+def test_a_long_gap_at_the_end_is_refused() -> None:
+    with pytest.raises(MtvcraftError, match="frames 240 to 299 of") as caught:
+        fill(_estimate(300, list(range(240, 300))), Fraction(30))
+    assert caught.value.hint.startswith("end 2.00 s earlier with `--end`, allow it with `--max-gap 2`, or")
 
 
 def test_the_limit_is_exact_and_can_be_moved() -> None:
@@ -74,11 +83,17 @@ def test_nobody_at_all_is_said_so() -> None:
         fill(_estimate(12, list(range(12))), Fraction(30), name="cat.mp4")
 
 
-@pytest.mark.parametrize("rate", [Fraction(30), Fraction(240)])
-def test_a_person_in_3_of_60_frames_is_refused(rate: Fraction) -> None:
+def test_how_much_may_be_filled_in_is_the_users_word_alone() -> None:
     missing = [frame for frame in range(60) if frame not in (15, 30, 45)]
-    with pytest.raises(MtvcraftError, match="3 of the 60 frames"):
-        fill(_estimate(60, missing), rate)
+    with pytest.raises(MtvcraftError, match="no person in frames 0 to 14"):
+        fill(_estimate(60, missing), Fraction(60), Fraction(1, 5))
+    assert fill(_estimate(60, missing), Fraction(60), Fraction(1)).found.sum() == 3
+
+
+def test_a_single_sight_is_no_motion_however_long_a_gap_is_allowed() -> None:
+    missing = [frame for frame in range(60) if frame != 15]
+    with pytest.raises(MtvcraftError, match="a person in only one of the 60 frames of `video`: that is a pose"):
+        fill(_estimate(60, missing), Fraction(30), Fraction(100))
 
 
 def test_one_frame_with_a_person_is_a_motion() -> None:
@@ -106,8 +121,12 @@ def test_a_report_tells_what_was_filled_unsure_and_out_of_view() -> None:
     assert (report.frames, report.filled) == (10, 2)
     assert report.unsure == pytest.approx(12 / (8 * 24))
     assert report.out_of_view == pytest.approx(1 / (8 * 24))
-    assert report.sentences()[0] == "a person in 8 of 10 frames, 2 filled in"
+    assert report.observed == 0.8
+    assert report.sentences() == [
+        "the person was seen in 80 % of 10 frames, 2 were filled in",
+        "of the joints, 6 % low in confidence and under 1 % out of view",
+    ]
 
 
 def test_a_perfect_motion_is_reported_in_one_line() -> None:
-    assert describe(motion(3)).sentences() == ["a person in 3 of 3 frames"]
+    assert describe(motion(3)).sentences() == ["the person was seen in 100 % of 3 frames"]

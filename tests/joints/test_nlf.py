@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mtvcraft_cli.cache import sha256_of
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.joints import backend
-from mtvcraft_cli.joints.backend import PoseBackend, choose_backend
+from mtvcraft_cli.joints.backend import Estimate, PoseBackend, Scene, choose_backend
 from mtvcraft_cli.joints.nlf import NlfPose
 from mtvcraft_cli.joints.skeleton import neutral_pose
 
@@ -103,44 +103,75 @@ def _frames(*people: list[tuple[int, int]]) -> np.ndarray:
     return frames
 
 
+def _only(scene: Scene) -> Estimate:
+    assert len(scene.people) == 1
+    return scene.people[0].estimate
+
+
 def test_one_person_is_found_in_every_frame(made: Callable[..., Path]) -> None:
     pose = NlfPose(made(), trust_file=True, device="cpu")
     assert isinstance(pose, PoseBackend)
     clip = _frames(*[[(place, 50)] for place in range(40)])
-    seen = pose.estimate([clip[:33], clip[33:]], SIZE_PX, RATE)
+    seen = _only(pose.see([clip[:33], clip[33:]], SIZE_PX, RATE))
     np.testing.assert_allclose(seen.joints_mm[:, 0], [(10 * place, 0, 3000) for place in range(40)], atol=1e-3)
     np.testing.assert_allclose(seen.joints_mm[0] - seen.joints_mm[0, 0], neutral_pose() * (1, -1, -1), atol=1e-3)
     np.testing.assert_allclose(seen.confidence, 0.8)
     assert seen.found.all()
 
 
-def test_the_largest_person_is_followed_even_where_another_grows(made: Callable[..., Path]) -> None:
+def test_everyone_is_followed_whatever_order_they_are_told_in(made: Callable[..., Path]) -> None:
     clip = _frames(
         [],
         [(200, 20), (50, 40), (120, 30)],
         [(52, 35), (200, 90)],
         [],
-        [(200, 90), (55, 30)],
+        [(200, 90), (55, 30), (121, 30)],
     )
-    seen = NlfPose(made(), trust_file=True, device="cpu").estimate([clip], SIZE_PX, RATE)
-    assert seen.found.tolist() == [False, True, True, False, True]
+    scene = NlfPose(made(), trust_file=True, device="cpu").see([clip], SIZE_PX, RATE)
+    found = [person.estimate.found.tolist() for person in scene.people]
+    assert scene.frames == 5
+    by_place = sorted(scene.people, key=lambda person: float(np.nanmean(person.estimate.joints_mm[:, 0, 0])))
+    found = [person.estimate.found.tolist() for person in by_place]
+    assert found == [
+        [False, True, True, False, True],
+        [False, True, False, False, True],
+        [False, True, True, False, True],
+    ]
+    seen = by_place[0].estimate
     np.testing.assert_allclose(seen.joints_mm[[1, 2, 4], 0, 0], [500, 520, 550], atol=1e-3)
     assert np.isnan(seen.joints_mm[[0, 3]]).all()
     assert (seen.confidence[[0, 3]] == 0).all()
+    assert by_place[0].boxes_px[[1, 2, 4], 2].tolist() == [40, 35, 30]
     assert seen.smpl is not None
     assert np.isnan(seen.smpl.pose[0]).all()
 
 
+def test_two_people_who_walk_through_each_other_keep_their_identity(made: Callable[..., Path]) -> None:
+    walks = [(20 + 4 * frame, 220 - 4 * frame) for frame in range(51)]
+    told = [
+        [(right, 30), (left, 30)] if frame % 3 else [(left, 30), (right, 30)]
+        for frame, (left, right) in enumerate(walks)
+    ]
+    for hidden in range(23, 28):  # the second one can't be seen while both are at one place
+        told[hidden] = [(walks[hidden][0], 30)]
+    scene = NlfPose(made(), trust_file=True, device="cpu").see([_frames(*told)], SIZE_PX, RATE)
+    places = sorted(
+        (person.estimate.joints_mm[:, 0, 0].tolist() for person in scene.people), key=lambda places: places[0]
+    )
+    np.testing.assert_allclose(places[0], [10 * left for left, _ in walks], atol=1e-3)
+    expected = [np.nan if frame in range(23, 28) else 10.0 * right for frame, (_, right) in enumerate(walks)]
+    np.testing.assert_allclose(places[1], expected, atol=1e-3)
+
+
 def test_a_clip_without_anybody_is_a_normal_result(made: Callable[..., Path]) -> None:
-    seen = NlfPose(made(), trust_file=True, device="cpu").estimate([_frames([], [])], SIZE_PX, RATE)
-    assert not seen.found.any()
-    assert seen.joints_mm.shape == (2, 24, 3)
+    scene = NlfPose(made(), trust_file=True, device="cpu").see([_frames([], [])], SIZE_PX, RATE)
+    assert (scene.frames, scene.people) == (2, ())
 
 
 @pytest.mark.parametrize("trans_unit", [1.0, 1000.0])
 def test_the_translation_is_in_metres_whatever_the_version_gives(made: Callable[..., Path], trans_unit: float) -> None:
     pose = NlfPose(made(trans_unit=trans_unit), trust_file=True, device="cpu")
-    smpl = pose.estimate([_frames([(30, 9)], [], [(31, 9)])], SIZE_PX, RATE).smpl
+    smpl = _only(pose.see([_frames([(30, 9)], [], [(31, 9)])], SIZE_PX, RATE)).smpl
     assert smpl is not None
     np.testing.assert_allclose(smpl.transl[[0, 2]], [(0.4, 0.1, 3.1), (0.41, 0.1, 3.1)], rtol=1e-5)
     np.testing.assert_allclose(smpl.pose[0], 0.1, rtol=1e-6)
@@ -149,7 +180,7 @@ def test_the_translation_is_in_metres_whatever_the_version_gives(made: Callable[
 
 def test_without_uncertainties_the_score_is_the_confidence(made: Callable[..., Path]) -> None:
     pose = NlfPose(made(with_uncertainty=False), trust_file=True, device="cpu")
-    seen = pose.estimate([_frames([(30, 9)])], SIZE_PX, RATE)
+    seen = _only(pose.see([_frames([(30, 9)])], SIZE_PX, RATE))
     np.testing.assert_allclose(seen.confidence, 0.8, rtol=1e-6)
 
 
@@ -168,7 +199,7 @@ def test_a_known_file_is_run_and_named_in_the_version(made: Callable[..., Path])
 def test_missing_torchvision_is_said_with_the_line_to_install_it(tmp_path: Path) -> None:
     pose = NlfPose(_saved(tmp_path / "nlf.torchscript", NeedsTorchvision()), trust_file=True, device="cpu")
     with pytest.raises(MtvcraftError, match="needs torchvision") as caught:
-        pose.estimate([_frames([])], SIZE_PX, RATE)
+        pose.see([_frames([])], SIZE_PX, RATE)
     assert caught.value.hint == "pip install --upgrade torchvision"
     assert caught.value.exit is Exit.WEIGHTS
 

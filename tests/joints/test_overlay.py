@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from mtvcraft_cli.joints.overlay import LEFT_COLOUR, MIDDLE_COLOUR, RIGHT_COLOUR, draw, draw_over
+from mtvcraft_cli.joints.overlay import (
+    GROUND_COLOUR,
+    LEFT_COLOUR,
+    MIDDLE_COLOUR,
+    RIGHT_COLOUR,
+    draw,
+    draw_alone,
+    draw_over,
+)
 from mtvcraft_cli.joints.skeleton import NAMES, project
 from tests.joints.people import SIZE_PX, dancer, motion
 
@@ -72,3 +80,16 @@ def test_batches_keep_their_order_and_sizes() -> None:
     batches = list(draw_over([np.stack([FRAME] * 2), np.stack([FRAME] * 3)], clip))
     assert [len(batch) for batch in batches] == [2, 3]
     np.testing.assert_array_equal(batches[1][1], draw(FRAME, clip.joints_mm[3], SIZE_PX, clip.confidence[3]))
+
+
+def test_a_skeleton_alone_stands_on_plain_ground_frame_by_frame() -> None:
+    clip = motion(4)
+    size_px = (SIZE_PX[0] // 4, SIZE_PX[1] // 4)
+    drawn = list(draw_alone(clip, size_px))
+    assert len(drawn) == 4
+    assert {frame.shape for frame in drawn} == {(*size_px[::-1], 3)}
+    assert all((frame[0] == GROUND_COLOUR).all() for frame in drawn)
+    for frame, joints_mm in zip(drawn, clip.joints_mm, strict=True):
+        place = project(joints_mm, SIZE_PX)[NAMES.index("l_wrist")] / 4
+        assert np.abs(_colour_at(frame, place) - LEFT_COLOUR).max() < 40
+    assert (drawn[0] != drawn[3]).any()
