@@ -12,7 +12,7 @@ from mtvcraft_cli.train.world.figure import Figure, Look, Parts
 Bones = npt.NDArray[np.float32]
 
 
-def _bones(**factors: float) -> Bones:
+def lengthened(**factors: float) -> Bones:
     """Return the neutral offsets with those of joints whose names end so lengthened: `knee=0.6` for short thighs."""
     offsets = NEUTRAL_OFFSETS_MM.copy()
     for name, factor in factors.items():
@@ -27,7 +27,7 @@ def robot() -> Figure:
     tin, blue = Look((0.74, 0.78, 0.80), gloss=0.55), Look((0.16, 0.42, 0.62), gloss=0.45)
     dark, glow = Look((0.16, 0.18, 0.21), gloss=0.5), Look((1.0, 0.86, 0.32), gloss=0.9)
     red, panel = Look((0.86, 0.24, 0.18), gloss=0.5), Look((0.90, 0.92, 0.90), (0.35, 0.62, 0.72), "checks", 22, 0.3)
-    bones = _bones(shoulder=1.25, neck=0.95, head=0.7, elbow=1.02, knee=0.92, ankle=0.86, hip=1.1)
+    bones = lengthened(shoulder=1.25, neck=0.95, head=0.7, elbow=1.02, knee=0.92, ankle=0.86, hip=1.1)
     arm, fore, thigh, shin = float(bones[18, 0]), float(bones[20, 0]), -float(bones[4, 1]), -float(bones[7, 1])
     crisp = {"blend_mm": 3.0}
     parts = Parts()
@@ -75,7 +75,9 @@ def owl() -> Figure:
     wing = Look((0.36, 0.23, 0.15), (0.60, 0.42, 0.27), "feathers", 58, 0.02)
     amber, black = Look((0.98, 0.66, 0.10), gloss=0.8), Look((0.05, 0.04, 0.04), gloss=0.9)
     beak = Look((0.93, 0.68, 0.22), gloss=0.3)
-    bones = _bones(shoulder=1.35, hip=1.15, elbow=0.95, wrist=0.9, hand=1.1, knee=0.62, ankle=0.72, neck=0.9, head=0.7)
+    bones = lengthened(
+        shoulder=1.35, hip=1.15, elbow=0.95, wrist=0.9, hand=1.1, knee=0.62, ankle=0.72, neck=0.9, head=0.7
+    )
     arm, fore, hand = float(bones[18, 0]), float(bones[20, 0]), float(bones[22, 0])
     thigh, shin = -float(bones[4, 1]), -float(bones[7, 1])
     soft, crisp = {"blend_mm": 24.0}, {"blend_mm": 3.0}
@@ -112,7 +114,7 @@ def puppet() -> Figure:
     pale = Look((0.89, 0.73, 0.52), (0.78, 0.59, 0.38), "wood", 170, 0.25)
     ball, green = Look((0.52, 0.33, 0.19), gloss=0.35), Look((0.20, 0.48, 0.34), gloss=0.2)
     ink, pink = Look((0.13, 0.09, 0.07), gloss=0.4), Look((0.86, 0.42, 0.36), gloss=0.1)
-    bones = _bones(shoulder=1.05, elbow=1.08, wrist=1.08, knee=1.04, ankle=1.04, head=0.9)
+    bones = lengthened(shoulder=1.05, elbow=1.08, wrist=1.08, knee=1.04, ankle=1.04, head=0.9)
     arm, fore, thigh, shin = float(bones[18, 0]), float(bones[20, 0]), -float(bones[4, 1]), -float(bones[7, 1])
     crisp = {"blend_mm": 3.0}
     parts = Parts()
@@ -153,7 +155,7 @@ def astronaut() -> Figure:
     suit, grey = Look((0.93, 0.93, 0.91), gloss=0.06), Look((0.56, 0.58, 0.61), gloss=0.12)
     orange, visor = Look((0.93, 0.45, 0.13), gloss=0.08), Look((0.86, 0.58, 0.16), gloss=1.0)
     dark, blue = Look((0.20, 0.21, 0.24), gloss=0.3), Look((0.15, 0.33, 0.68), gloss=0.2)
-    bones = _bones(shoulder=1.15, hip=1.1, elbow=0.96, wrist=0.96, head=0.8, knee=0.92, ankle=0.9)
+    bones = lengthened(shoulder=1.15, hip=1.1, elbow=0.96, wrist=0.96, head=0.8, knee=0.92, ankle=0.9)
     arm, fore, thigh, shin = float(bones[18, 0]), float(bones[20, 0]), -float(bones[4, 1]), -float(bones[7, 1])
     soft, crisp = {"blend_mm": 18.0}, {"blend_mm": 3.0}
     parts = Parts()

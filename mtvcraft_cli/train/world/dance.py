@@ -87,18 +87,16 @@ def _reach_up(beat: Curve, size: Number) -> Controls:
 def _arm_wave(beat: Curve, size: Number) -> Controls:
     """A wave that runs through level arms, from the right hand to the left one."""
 
-    def ripple(place: Number) -> Curve:
-        return 24 * size * _wave(beat, 2, -place)
-
+    upper, fore = ([24 * size * _wave(beat, 2, -place) for place in places] for places in ((0.6, 0.35), (0.75, 0.1)))
     return {
         "sway": 30 * _wave(beat, 2, -0.5),
         "rise": -25 + 15 * np.cos(2 * np.pi * beat),
         "lean": 5 * _wave(beat, 2, -0.5),
         "l_x": 120 + 0 * beat,
         "r_x": -120 + 0 * beat,
-        **_pair("lift", 82 + ripple(0.6), 82 + ripple(0.35)),
+        **_pair("lift", 82 + upper[0], 82 + upper[1]),
         **_pair("front", 18 + 0 * beat, 18 + 0 * beat),
-        **_pair("hand_lift", 84 + 1.3 * ripple(0.75), 84 + 1.3 * ripple(0.1)),
+        **_pair("hand_lift", 84 + 1.3 * fore[0], 84 + 1.3 * fore[1]),
         **_pair("hand_front", 22 + 0 * beat, 22 + 0 * beat),
     }
 
@@ -189,6 +187,138 @@ def _spin(beat: Curve, size: Number) -> Controls:  # noqa: ARG001 - a whole turn
     }
 
 
+def _jump(beat: Curve, size: Number) -> Controls:
+    """Down, and off the floor with the arms thrown up: once every two beats."""
+    at = beat % 2 / 2
+    crouch = np.exp(-(((at - 0.2) / 0.12) ** 2)) + 0.8 * np.exp(-(((at - 0.82) / 0.1) ** 2))
+    height = 230 * size * np.maximum(np.sin(np.pi * np.clip((at - 0.35) / 0.36, 0, 1)), 0)
+    up = _ease((at - 0.2) / 0.25) - _ease((at - 0.62) / 0.3)
+    return {
+        "rise": -150 * size * crouch + height - 8,
+        "bow": 22 * crouch,
+        "l_y": height,
+        "r_y": height,
+        "l_x": 115 + 0 * beat,
+        "r_x": -115 + 0 * beat,
+        **_pair("lift", 30 + 110 * up, 30 + 110 * up),
+        **_pair("front", 60 - 30 * up, 60 - 30 * up),
+        **_pair("hand_lift", 50 + 115 * up, 50 + 115 * up),
+        **_pair("hand_front", 80 - 50 * up, 80 - 50 * up),
+    }
+
+
+def _jumping_jack(beat: Curve, size: Number) -> Controls:
+    """Feet apart with the arms overhead, and together again."""
+    out = (1 - np.cos(np.pi * beat)) / 2
+    hop = 70 * size * np.sin(np.pi * beat) ** 2
+    return {
+        "rise": -25 + hop,
+        "l_y": hop,
+        "r_y": hop,
+        "l_x": 70 + 190 * size * out,
+        "r_x": -70 - 190 * size * out,
+        **_pair("lift", 15 + 140 * out, 15 + 140 * out),
+        **_pair("front", 8 + 0 * beat, 8 + 0 * beat),
+        **_pair("hand_lift", 15 + 155 * out, 15 + 155 * out),
+        **_pair("hand_front", 10 + 0 * beat, 10 + 0 * beat),
+    }
+
+
+def _squat(beat: Curve, size: Number) -> Controls:
+    """Down to the heels with the arms held out, and up: four beats."""
+    down = (1 - np.cos(np.pi * beat / 2)) / 2
+    return {
+        "rise": -8 - 330 * size * down,
+        "drift": -90 * size * down,
+        "bow": 38 * size * down,
+        "nod": -18 * size * down,
+        "l_x": 150 + 0 * beat,
+        "r_x": -150 + 0 * beat,
+        **_pair("lift", 15 + 70 * down, 15 + 70 * down),
+        **_pair("front", 25 + 60 * down, 25 + 60 * down),
+        **_pair("hand_lift", 18 + 70 * down, 18 + 70 * down),
+        **_pair("hand_front", 40 + 48 * down, 40 + 48 * down),
+    }
+
+
+def _kick(beat: Curve, size: Number) -> Controls:
+    """One leg swung up to the front, then the other: two beats each."""
+    left, right = np.maximum(_wave(beat, 4), 0) ** 2, np.maximum(-_wave(beat, 4), 0) ** 2
+    swing = left - right
+    return {
+        "sway": -55 * swing,
+        "rise": -20 + 0 * beat,
+        "bow": -8 * (left + right),
+        "twist": -10 * swing,
+        "l_y": 520 * size * left,
+        "r_y": 520 * size * right,
+        "l_z": 430 * size * left,
+        "r_z": 430 * size * right,
+        **_pair("lift", 50 - 20 * left + 25 * right, 50 + 25 * left - 20 * right),
+        **_pair("front", 40 - 40 * left + 40 * right, 40 + 40 * left - 40 * right),
+        **_pair("hand_lift", 90 + 0 * beat, 90 + 0 * beat),
+        **_pair("hand_front", 100 + 0 * beat, 100 + 0 * beat),
+    }
+
+
+def _greet(beat: Curve, size: Number) -> Controls:
+    """One hand waves over the head, the other is at the hip; sides change every four beats."""
+    left = 0.5 + 0.5 * np.tanh(4 * _wave(beat, 8, 0.06))
+    wag = 32 * size * _wave(beat, 1)
+    return {
+        "sway": 40 * (2 * left - 1),
+        "rise": -16 + 6 * np.cos(2 * np.pi * beat),
+        "lean": -5 * (2 * left - 1),
+        "look": 6 * (2 * left - 1),
+        **_pair("lift", 34 + 78 * left, 112 - 78 * left),
+        **_pair("front", -5 + 25 * left, 20 - 25 * left),
+        **_pair("hand_lift", 55 + (110 + wag) * left, 55 + (110 + wag) * (1 - left)),
+        **_pair("hand_front", 150 - 130 * left, 20 + 130 * left),
+    }
+
+
+def _stroll(beat: Curve, size: Number) -> Controls:
+    """Two steps to the front and two back, arms swinging."""
+    reach = 330 * size
+    body = reach * (1 - np.cos(np.pi * beat / 2)) / 2
+    at = beat % 4
+    left, right = reach * (_ease(at) - _ease(at - 2)), reach * (_ease(at - 1) - _ease(at - 3))
+    up = [60 * (np.sin(np.pi * np.clip(at - k, 0, 1)) + np.sin(np.pi * np.clip(at - k - 2, 0, 1))) for k in (0, 1)]
+    swing = _wave(beat, 2)
+    return {
+        "drift": body,
+        "rise": -22 + 8 * np.cos(2 * np.pi * beat),
+        "twist": -7 * swing,
+        "l_z": left,
+        "r_z": right,
+        "l_y": up[0],
+        "r_y": up[1],
+        **_pair("lift", 26 + 0 * beat, 26 + 0 * beat),
+        **_pair("front", 90 - 55 * swing, 90 + 55 * swing),
+        **_pair("hand_lift", 40 - 12 * swing, 40 + 12 * swing),
+        **_pair("hand_front", 90 + 0 * beat, 90 + 0 * beat),
+    }
+
+
+def _punch(beat: Curve, size: Number) -> Controls:
+    """Fists at the chin, thrown to the front in turn."""
+    left, right = np.maximum(_wave(beat, 2), 0) ** 3, np.maximum(-_wave(beat, 2), 0) ** 3
+    return {
+        "rise": -45 + 12 * np.cos(2 * np.pi * beat),
+        "twist": 24 * size * (right - left),
+        "drift": 40 * size * (left + right),
+        "bow": 8 + 0 * beat,
+        "l_z": 130 + 0 * beat,
+        "r_z": -110 + 0 * beat,
+        "l_x": 130 + 0 * beat,
+        "r_x": -130 + 0 * beat,
+        **_pair("lift", 28 + 62 * left, 28 + 62 * right),
+        **_pair("front", 55 + 40 * left, 55 + 40 * right),
+        **_pair("hand_lift", 150 - 60 * left, 150 - 60 * right),
+        **_pair("hand_front", 105 - 12 * left, 105 - 12 * right),
+    }
+
+
 Move = Callable[[Curve, Number], Controls]
 MOVES: Final[dict[str, Move]] = {
     "step-touch": _step_touch,
@@ -199,6 +329,13 @@ MOVES: Final[dict[str, Move]] = {
     "clap": _clap,
     "turn": _turn,
     "spin": _spin,
+    "jump": _jump,
+    "jumping-jack": _jumping_jack,
+    "squat": _squat,
+    "kick": _kick,
+    "greet": _greet,
+    "stroll": _stroll,
+    "punch": _punch,
 }
 
 
@@ -270,17 +407,14 @@ def walk(controls: Controls) -> JointsMm:
         highest = np.sqrt(np.maximum((0.992 * legs_mm) ** 2 - across2, 1.0))
         joints[:, 0, 1] -= np.maximum(away[:, 1] - highest, 0)
 
-    def hang(joint: int, turn: npt.NDArray[np.floating]) -> None:
-        joints[:, joint] = joints[:, PARENTS[joint]] + np.einsum("tab,b->ta", turn, offsets[joint])
-
     for joint, turn in ((1, pelvis), (2, pelvis), (3, pelvis), (6, spine1), (9, spine2)):
-        hang(joint, turn)
+        _hang(joints, joint, turn)
     for joint, turn in ((12, chest), (13, chest), (14, chest), (15, neck)):
-        hang(joint, turn)
+        _hang(joints, joint, turn)
     for side, left in (("l", 1), ("r", -1)):
         shrug = _about("z", left * np.clip(controls[f"{side}_lift"] - 70, 0, 110) * 0.22)
         shoulder, elbow, wrist, hand = (16, 18, 20, 22) if side == "l" else (17, 19, 21, 23)
-        hang(shoulder, chest @ shrug)
+        _hang(joints, shoulder, chest @ shrug)
         upper = _arm(chest, controls[f"{side}_lift"], controls[f"{side}_front"], left)
         lower = _arm(chest, controls[f"{side}_hand_lift"], controls[f"{side}_hand_front"], left)
         joints[:, elbow] = joints[:, shoulder] + abs(offsets[elbow, 0]) * upper
@@ -293,6 +427,10 @@ def walk(controls: Controls) -> JointsMm:
             joints[:, hip], joints[:, ankle], float(-offsets[knee, 1]), float(-offsets[ankle, 1]), ahead
         )
     return joints.astype(np.float32)
+
+
+def _hang(joints: npt.NDArray[np.floating], joint: int, turn: npt.NDArray[np.floating]) -> None:
+    joints[:, joint] = joints[:, PARENTS[joint]] + np.einsum("tab,b->ta", turn, NEUTRAL_OFFSETS_MM[joint])
 
 
 def _pair(name: str, left: Curve, right: Curve) -> Controls:

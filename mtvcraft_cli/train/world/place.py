@@ -56,7 +56,7 @@ def place(
         away = np.clip(1700 * np.exp(rng.normal(0, 0.30)), 700, 5000)
         down = (0.22 + rng.normal(0, 0.10)) * away
     shift = np.asarray((rng.normal(0, 0.03) * away, down, away))
-    turn = _about(2, roll) @ _about(0, pitch) @ np.diag((1.0, -1.0, -1.0)) @ _about(1, yaw - np.degrees(heading))
+    turn = about(2, roll) @ about(0, pitch) @ np.diag((1.0, -1.0, -1.0)) @ about(1, yaw - np.degrees(heading))
     nearest = (scale * (motion_mm - anchor) @ turn.T + shift)[..., 2].min()
     shift[2] += max(0.0, 300 - nearest)
     return Placement(
@@ -64,8 +64,8 @@ def place(
     )
 
 
-def _about(axis: int, degrees: float) -> npt.NDArray[np.float64]:
-    """Rotate about an axis, right-handed."""
+def about(axis: int, degrees: float) -> npt.NDArray[np.float64]:
+    """Rotate about an axis by its number, right-handed."""
     first, second = (axis + 1) % 3, (axis + 2) % 3
     cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     turn = np.eye(3)

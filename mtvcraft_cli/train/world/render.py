@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Float32
 
 from mtvcraft_cli.joints.skeleton import NEUTRAL_OFFSETS_MM, chain, focal_px
-from mtvcraft_cli.shapes import Frames, JointsMm
-from mtvcraft_cli.train.world.figure import NEUTRAL_LEG_MM, Figure, Part
+from mtvcraft_cli.shapes import Frames, JointsMm, Picture
+from mtvcraft_cli.train.world.figure import NEUTRAL_LEG_MM, Colour, Figure, Part
 from mtvcraft_cli.train.world.kinematics import Turns, forward, turns_of, unit
 from mtvcraft_cli.train.world.stage import Stage, shade_pattern
 
@@ -21,6 +21,7 @@ FAR_MM: Final = np.float32(1e8)
 """The depth of a pixel that shows nothing."""
 _NEAR_MM: Final = 120.0
 _BLOCK_RAYS: Final = 1 << 14  # the arrays of so many rays stay in a processor's cache
+_LEAST_PX: Final = 1.3
 _CHUNK_PIXELS: Final = 1 << 19
 _LIGHT_AWAY_MM: Final = 9000.0
 _SHADOW_REACH_MM: Final = 1500.0
@@ -55,6 +56,18 @@ class Camera:
 
 
 @dataclass(frozen=True)
+class Style:
+    """How a film is drawn."""
+
+    shading: Literal["soft", "cel", "flat"] = "soft"
+    """"soft" is lit as things are; "cel" has two tones, lit and dark; "flat" is the bare colour."""
+    outline: Colour | None = None
+    """Colour of a line around the figure and along its inner edges; None for none."""
+    soft_edges: bool = False
+    """Whether the figure's rim is mixed with what is beside it, for a quarter of what `oversample` costs."""
+
+
+@dataclass(frozen=True)
 class Shot:
     """What was filmed, and the truth about it."""
 
@@ -63,6 +76,8 @@ class Shot:
     """Where the figure is."""
     joints_mm: JointsMm
     """The figure's own joints in camera space."""
+    empty: Picture
+    """The stage without the figure and its shadow."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,9 @@ class Hits:
     """(pixels, 3), pointing out; about unit length."""
 
 
-def film(figure: Figure, motion_mm: JointsMm, camera: Camera, stage: Stage, oversample: int = 1) -> Shot:
+def film(
+    figure: Figure, motion_mm: JointsMm, camera: Camera, stage: Stage, oversample: int = 1, style: Style = Style()
+) -> Shot:
     """Film a figure that does what someone else did.
 
     The figure takes over how each joint is turned, not where it is: it keeps its own bones, and its root moves by
@@ -88,6 +105,7 @@ def film(figure: Figure, motion_mm: JointsMm, camera: Camera, stage: Stage, over
         camera: from where; it stands still.
         stage: where, and the light.
         oversample: rays per pixel along each side; 2 gives smooth edges at four times the work.
+        style: how it is drawn.
 
     Returns:
         The clip with its masks (half or more of a pixel's rays) and true joints.
@@ -100,10 +118,11 @@ def film(figure: Figure, motion_mm: JointsMm, camera: Camera, stage: Stage, over
     step = max(1, _CHUNK_PIXELS // (width * height))  # what is worked on at once should fit a processor's cache
     for start in range(0, len(joints), step):
         some = slice(start, start + step)
-        picture, mask = _film_some(figure, turns[some], joints[some], lit)
+        picture, mask = _film_some(figure, turns[some], joints[some], lit, style)
         frames.append(_shrunk(picture, oversample).round().astype(np.uint8))
         masks.append(_shrunk(mask.astype(np.float32), oversample) >= 0.5)
-    return Shot(np.concatenate(frames), np.concatenate(masks), joints)
+    empty = _shrunk(_on_screen(lit.picture.copy()).reshape(1, height, width, 3), oversample)[0].round().astype(np.uint8)
+    return Shot(np.concatenate(frames), np.concatenate(masks), joints, empty)
 
 
 def dressed_motion(figure: Figure, motion_mm: JointsMm) -> tuple[Turns, JointsMm]:
@@ -121,7 +140,7 @@ def cast(parts: tuple[Part, ...], turns: Array, joints: Array, size_px: tuple[in
     """Find for every ray the first part it meets, and let parts that touch flow into each other.
 
     Args:
-        parts: what may be met; those thinner than a pixel are left out.
+        parts: what may be met; those hardly wider than a pixel are left out.
         turns: (T, 24, 3, 3) of the joints into camera space.
         joints: (T, 24, 3) in camera space, mm.
         size_px: width and height.
@@ -175,9 +194,9 @@ def _aim(parts: tuple[Part, ...], turns: Array, joints: Array, size_px: tuple[in
     middle = focal * slant + np.asarray((size_px[0] / 2, size_px[1] / 2), np.float32)
     low = np.clip(np.floor((middle - spread).min(2)), 0, size_px).astype(np.intp)  # (P, T, 2)
     size = np.clip(np.ceil((middle + spread).max(2)), 0, size_px).astype(np.intp) - low
-    seen = (size.min(-1) > 0) & (ends[..., 2].min(-1) > _NEAR_MM) & (2 * spread.max((2, 3)) > 1)
+    seen = (size.min(-1) > 0) & (ends[..., 2].min(-1) > _NEAR_MM) & (2 * spread.max((2, 3)) > _LEAST_PX)
     part, frame = np.nonzero(seen)
-    axes = np.asarray([_own_axes(part)[0] for part in parts])[part] @ turn[seen].swapaxes(1, 2)
+    axes = _own_axes(parts)[0][part] @ turn[seen].swapaxes(1, 2)
     start = np.einsum("kab,kb->ka", axes, ends[seen][:, 0])
     return _Aim(part, frame, low[seen], size[seen], axes, start, ends[seen][..., 2].mean(1))
 
@@ -191,7 +210,7 @@ def _meet(
         (N,) the pixels where something was met, counted over all frames, their depth, (N, 3) unit normals and (N,)
         the part, in ascending order.
     """
-    lengths = np.asarray([_own_axes(part)[1] for part in parts], np.float32)
+    lengths = _own_axes(parts)[1]
     radii = np.asarray([part.radii_mm for part in parts], np.float32)
     taper = (radii[:, 0] - radii[:, 1]) / np.maximum(lengths, 1e-3)
     if (abs(taper) >= 1).any():
@@ -263,27 +282,32 @@ def _merge(part: Part, number: int, place: Index, depth: Array, normal: Array, h
     """Merge what was met of one part into `hits`: a polynomial smooth minimum along each ray."""
     blend = np.float32(part.blend_mm)
     before = hits.depth[place]
-    share = np.clip((before - depth) / (2 * blend) + np.float32(0.5), 0, 1)
-    front = np.flatnonzero(share)
-    place, depth, before, share = place[front], depth[front], before[front], share[front]
+    front = np.flatnonzero(before > depth - blend)
+    place, depth, before = place[front], depth[front], before[front]
+    share = np.minimum((before - depth) / (2 * blend) + np.float32(0.5), 1)
     mixed = before + (depth - before) * share - blend * share * (1 - share)
     hits.depth[place] = np.where(before < FAR_MM, mixed, depth)
-    hits.normal[place] += (normal[front] - hits.normal[place]) * share[:, None]
-    hits.part[place] = np.where(share >= 0.5, np.uint8(number), hits.part[place])
+    old = hits.normal.take(place, axis=0)
+    old += (normal.take(front, axis=0) - old) * share[:, None]
+    hits.normal[place] = old
+    hits.part[place[share >= 0.5]] = number
 
 
-@lru_cache(maxsize=4096)
-def _own_axes(part: Part) -> tuple[Array, float]:
-    """Return (3, 3) from a joint's axes to the part's, squash undone, and the length between the ends there."""
-    squash = np.asarray(part.squash, np.float32)
-    along = (np.asarray(part.end_mm, np.float32) - np.asarray(part.start_mm, np.float32)) / squash
-    length = float(np.linalg.norm(along))
-    if length < 1e-3:
-        return np.diag(1 / squash), 0.0
-    second = along / length
-    first = np.cross(second, np.eye(3, dtype=np.float32)[np.abs(second).argmin()])
-    first /= np.linalg.norm(first)
-    return (np.stack([first, second, np.cross(first, second)]) / squash).astype(np.float32), length
+@lru_cache(maxsize=64)
+def _own_axes(parts: tuple[Part, ...]) -> tuple[Array, Array]:
+    """Return (P, 3, 3) from joints' axes to the parts', squash undone, and (P,) the lengths between the ends there."""
+    squash = np.asarray([part.squash for part in parts], np.float32)
+    ends = np.asarray([(part.start_mm, part.end_mm) for part in parts], np.float32)
+    along = (ends[:, 1] - ends[:, 0]) / squash
+    lengths = np.sqrt((along * along).sum(1))
+    balls = lengths < 1e-3
+    second = along / np.maximum(lengths, np.float32(1e-3))[:, None]
+    second[balls] = (0, 1, 0)
+    first = np.cross(second, np.eye(3, dtype=np.float32)[np.abs(second).argmin(1)])
+    first /= np.sqrt((first * first).sum(1))[:, None]
+    axes = np.stack([first, second, np.cross(first, second)], 1)
+    axes[balls] = np.eye(3, dtype=np.float32)
+    return (axes / squash[:, None]).astype(np.float32), np.where(balls, 0, lengths).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -305,23 +329,107 @@ class _LitStage:
         rays = camera.rays()
         picture, ground = stage.paint(camera.rotation, camera.shift_mm, rays)
         to_light = camera.rotation @ unit(np.asarray(stage.light, np.float32))
+        if stage.props:
+            picture, ground = _with_props(camera, stage, picture, ground, to_light)
         lamp = _Lamp.over(middle, to_light, camera.rotation[:, 1], max(camera.size_px) // 2)
         return cls(camera, stage, rays.reshape(-1, 3), picture.reshape(-1, 3), lamp, lamp.place(ground.reshape(-1, 3)))
 
 
-def _film_some(figure: Figure, turns: Array, joints: Array, lit: _LitStage) -> tuple[Array, npt.NDArray[np.bool_]]:
+def _with_props(camera: Camera, stage: Stage, picture: Array, ground: Array, to_light: Array) -> tuple[Array, Array]:
+    """Put the stage's props into the empty picture: colours (H, W, 3), and the points that are seen."""
+    turns = np.broadcast_to(camera.rotation, (1, 24, 3, 3))
+    joints = np.broadcast_to(camera.shift_mm, (1, 24, 3))
+    hits = cast(stage.props, turns, joints, camera.size_px, focal_px(camera.size_px))
+    at = np.flatnonzero(hits.depth < ground[..., 2].ravel())
+    if not len(at):
+        return picture, ground
+    picture, ground = picture.copy(), ground.copy()
+    point = camera.rays().reshape(-1, 3)[at] * hits.depth[at][:, None]
+    figure = Figure(np.zeros((24, 3), np.float32), stage.props)
+    colour = _albedo(figure, hits.part[at] - 1, point, np.zeros_like(at), turns, joints)
+    normal = unit(hits.normal[at])
+    light = stage.ambient * (0.7 + 0.3 * (normal @ camera.rotation[:, 1])) + stage.key * np.clip(
+        normal @ to_light, 0, 1
+    )
+    picture.reshape(-1, 3)[at] = colour * light[:, None]
+    ground.reshape(-1, 3)[at] = point
+    return picture, ground
+
+
+def _film_some(
+    figure: Figure, turns: Array, joints: Array, lit: _LitStage, style: Style
+) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Film some frames: (T, H, W, 3) on a scale of 0..255, and the mask."""
     frames, (width, height) = len(joints), lit.camera.size_px
     hits = cast(figure.parts, turns, joints, (width, height), focal_px((width, height)))
-    shadows = lit.lamp.depths(figure.parts, turns, joints)  # (T, S, S)
-    soft = 1 - lit.stage.shadow * _blurred(shadows < FAR_MM, lit.lamp.softness).reshape(frames, -1)
+    falls, soft = lit.stage.shadow > 0 and lit.stage.sheet is None, style.shading == "soft"
+    # What the light meets, (T, S, S), if anything asks for it.
+    shadows = lit.lamp.depths(figure.parts, turns, joints) if falls or soft else np.empty((0, 1, 1), np.float32)
     out = np.empty((frames, height * width, 3), np.float32)
-    np.multiply(lit.picture, np.take(soft, lit.shaded_by, axis=1)[..., None], out=out)
+    if falls:
+        dark = lit.stage.shadow * _blurred(shadows < FAR_MM, lit.lamp.softness).reshape(frames, -1)
+        np.multiply(lit.picture, np.take(1 - dark, lit.shaded_by, axis=1)[..., None], out=out)
+    else:
+        out[:] = lit.picture
 
     at = np.flatnonzero(hits.part)
-    out.reshape(-1, 3)[at] = _lit(figure, turns, joints, lit, hits, shadows, at)
-    np.sqrt(np.clip(out, 0, 1, out=out), out=out)  # linear light to a screen, roughly: a gamma of 2
-    return (out * 255).reshape(frames, height, width, 3), (hits.part > 0).reshape(frames, height, width)
+    flat = out.reshape(-1, 3)
+    flat[at] = (
+        _lit(figure, turns, joints, lit, hits, shadows, at)
+        if soft
+        else _drawn(figure, turns, joints, lit, hits, at, style)
+    )
+    mask = (hits.part > 0).reshape(frames, height, width)
+    if style.outline is not None:
+        edge = _edges(hits.depth.reshape(mask.shape), mask, max(1, round(max(width, height) / 160)))
+        flat[edge] = np.asarray(style.outline, np.float32) ** 2
+    picture = _on_screen(out).reshape(frames, height, width, 3)
+    if style.soft_edges:
+        _soften(picture, mask)
+    return picture, mask
+
+
+def _on_screen(light: Array) -> Array:
+    """Linear light to a screen's 0..255, roughly: a gamma of 2. Works in place."""
+    np.sqrt(np.clip(light, 0, 1, out=light), out=light)
+    light *= 255
+    return light
+
+
+def _edges(depth: Array, mask: npt.NDArray[np.bool_], width_px: int) -> Index:
+    """Which pixels of the figure have something much farther away beside them, counted over all frames."""
+    deep = np.pad(np.where(mask, depth, FAR_MM), ((0, 0), (width_px, width_px), (width_px, width_px)), "edge")
+    rows, columns = depth.shape[1:]
+    far = np.zeros_like(mask)
+    for dy, dx in ((0, width_px), (2 * width_px, width_px), (width_px, 0), (width_px, 2 * width_px)):
+        far |= deep[:, dy : dy + rows, dx : dx + columns] > depth + 90
+    return np.flatnonzero(far & mask)
+
+
+def _soften(picture: Array, mask: npt.NDArray[np.bool_]) -> None:
+    """Mix pixels on both sides of the figure's rim with their four neighbours, in place."""
+    rim = np.zeros_like(mask)
+    across, down = mask[:, :, 1:] != mask[:, :, :-1], mask[:, 1:] != mask[:, :-1]
+    rim[:, :, 1:] |= across
+    rim[:, :, :-1] |= across
+    rim[:, 1:] |= down
+    rim[:, :-1] |= down
+    rim[:, (0, -1)] = rim[:, :, (0, -1)] = False
+    flat, at = picture.reshape(-1, 3), np.flatnonzero(rim)
+    mixed = 4 * flat.take(at, axis=0)
+    for step in (-1, 1, -mask.shape[2], mask.shape[2]):
+        mixed += flat.take(at + step, axis=0)
+    flat[at] = mixed / 8
+
+
+def _drawn(figure: Figure, turns: Array, joints: Array, lit: _LitStage, hits: Hits, at: Index, style: Style) -> Array:
+    """Colours of the pixels `at` as a draughtsman fills them, (N, 3) in linear light."""
+    frame, pixel = np.divmod(at, len(lit.rays))
+    part = hits.part[at] - 1
+    colour = _albedo(figure, part, lit.rays[pixel] * hits.depth[at][:, None], frame, turns, joints)
+    if style.shading == "cel":
+        colour *= np.where(hits.normal[at] @ lit.lamp.to_light > 0.05, np.float32(1), np.float32(0.55))[:, None]
+    return colour
 
 
 def _lit(

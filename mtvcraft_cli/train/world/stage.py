@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from mtvcraft_cli.train.world.figure import Colour, Look, Point
+from mtvcraft_cli.train.world.figure import Colour, Look, Part, Point
 from mtvcraft_cli.train.world.kinematics import Number
 
 Array = npt.NDArray[np.float32]
@@ -14,6 +14,17 @@ Array = npt.NDArray[np.float32]
 
 _OAK: Final = Look((0.62, 0.50, 0.40), (0.52, 0.41, 0.32), "planks", 130.0)
 _PLASTER: Final = Look((0.70, 0.75, 0.74), (0.64, 0.70, 0.70), "grain", 420.0)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A flat thing on the wall, or on the floor: a poster, a window, a door, a rug."""
+
+    middle_mm: tuple[Number, Number]
+    """x and y on the wall, x and z on the floor."""
+    half_mm: tuple[Number, Number]
+    look: Look
+    round: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,12 @@ class Stage:
     key: Number = 0.72
     shadow: Number = 0.5
     """How dark the figure's shadow is, 0..1."""
+    sheet: Colour | None = None
+    """One colour behind the figure instead of wall and floor, as behind a drawing or a sprite; no light falls on it."""
+    posters: tuple[Panel, ...] = ()
+    rugs: tuple[Panel, ...] = ()
+    props: tuple[Part, ...] = ()
+    """Things that stand about, in the world's axes. The figure is in front of all of them."""
 
     def paint(self, rotation: Array, shift_mm: Array, rays: Array) -> tuple[Array, Array]:
         """Paint the empty stage as a camera sees it.
@@ -44,10 +61,12 @@ class Stage:
         Returns:
             (H, W, 3) colours in linear light, and (H, W, 3) the points seen, in camera space, mm.
         """
+        if self.sheet is not None:
+            return np.broadcast_to(np.asarray(self.sheet, np.float32) ** 2, rays.shape), rays * np.float32(2e4)
         eye = -rotation.T @ shift_mm
         ray = rays @ rotation  # into the world
         with np.errstate(divide="ignore"):
-            to_floor = np.where(ray[..., 1] < -1e-4, -eye[1] / ray[..., 1], np.inf)
+            to_floor = np.where((ray[..., 1] < -1e-4) & (eye[1] > 0), -eye[1] / ray[..., 1], np.inf)
             to_wall = np.where(ray[..., 2] < -1e-4, (-self.wall_mm - eye[2]) / ray[..., 2], np.inf)
         far = np.minimum(np.minimum(to_floor, to_wall), 2e4).astype(np.float32)
         point = eye + ray * far[..., None]
@@ -60,18 +79,27 @@ class Stage:
     def _floor(self, points: Array) -> Array:
         """Colours of (N, 3) points; where wall and floor meet, less light comes in."""
         dark = 1 - np.float32(0.3) * np.exp(-np.abs(points[:, 2] + self.wall_mm) / 200)
-        return _coloured(self.floor, points[:, [0, 2]]) * dark[:, None]
+        return _laid(_coloured(self.floor, points[:, [0, 2]]), points[:, [0, 2]], self.rugs) * dark[:, None]
 
     def _wall(self, points: Array) -> Array:
         """Colours of (N, 3) points; the wall is brighter towards the lamp."""
         x, y = points[:, 0], points[:, 1]
-        colours = _coloured(self.wall, points[:, :2])
+        colours = _laid(_coloured(self.wall, points[:, :2]), points[:, :2], self.posters)
         if self.skirting is not None:
             board = np.clip((110 - y) / 6, 0, 1)[:, None]
             colours += (np.asarray(self.skirting, np.float32) ** 2 - colours) * board
             colours *= 1 - np.float32(0.35) * np.exp(-(((y - 110) / 8) ** 2))[:, None]
         glow = np.float32(0.88) + np.float32(0.22) * np.exp(-((x - 500) ** 2 + (y - 1700) ** 2) / np.float32(1300**2))
         return colours * (glow * (1 - np.float32(0.25) * np.exp(-y / 160)))[:, None]
+
+
+def _laid(colours: Array, place: Array, panels: tuple[Panel, ...]) -> Array:
+    """Lay panels over (N, 3) colours of (N, 2) places, later ones on top."""
+    for panel in panels:
+        off = np.abs(place - np.asarray(panel.middle_mm, np.float32)) / np.asarray(panel.half_mm, np.float32)
+        covered = np.flatnonzero((np.hypot(*off.T) if panel.round else off.max(1)) < 1)
+        colours[covered] = _coloured(panel.look, place[covered])
+    return colours
 
 
 def _coloured(look: Look, place: Array) -> Array:
@@ -146,16 +174,9 @@ def _noise(x: Array, y: Array, z: Array) -> Array:
 def staged(rng: np.random.Generator) -> Stage:
     """Draw a stage: floor, wall, how far it is behind, and the light."""
 
-    def surface(patterns: tuple[str, ...], low_mm: Number, high_mm: Number) -> Look:
-        base = np.clip(rng.uniform(0.15, 0.9) + rng.normal(0, 0.12, 3), 0.05, 0.95)
-        other = np.clip(base + rng.normal(0, 0.1, 3), 0, 1)
-        first, second = (tuple(float(each) for each in colour) for colour in (base, other))
-        size_mm = float(rng.uniform(low_mm, high_mm))
-        return Look(first, second, str(rng.choice(patterns)), size_mm)  # type: ignore[arg-type]
-
     return Stage(
-        floor=surface(("plain", "planks", "tiles", "grain"), 90, 400),
-        wall=surface(("plain", "grain", "grain", "stripes", "checks", "tiles"), 150, 700),
+        floor=_surface(rng, ("plain", "planks", "tiles", "grain"), 90, 400),
+        wall=_surface(rng, ("plain", "grain", "grain", "stripes", "checks", "tiles"), 150, 700),
         wall_mm=float(rng.uniform(500, 2500)),
         skirting=None if rng.random() < 0.5 else (0.9, 0.9, 0.88),
         light=(float(rng.uniform(-1, 1)), float(rng.uniform(0.6, 1.2)), float(rng.uniform(0.3, 1))),
@@ -163,3 +184,11 @@ def staged(rng: np.random.Generator) -> Stage:
         key=float(rng.uniform(0.45, 0.8)),
         shadow=float(rng.uniform(0.2, 0.6)),
     )
+
+
+def _surface(rng: np.random.Generator, patterns: tuple[str, ...], low_mm: Number, high_mm: Number) -> Look:
+    base = np.clip(rng.uniform(0.15, 0.9) + rng.normal(0, 0.12, 3), 0.05, 0.95)
+    other = np.clip(base + rng.normal(0, 0.1, 3), 0, 1)
+    first, second = (tuple(float(each) for each in colour) for colour in (base, other))
+    size_mm = float(rng.uniform(low_mm, high_mm))
+    return Look(first, second, str(rng.choice(patterns)), size_mm)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Two videos -> numbers: one file per metric, one per bench."""

@@ -1,0 +1,90 @@
+"""Motion to learn from: recorded clips where there are any, and dances of our own."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float32, Int64
+
+from mtvcraft_cli.errors import MtvcraftError
+from mtvcraft_cli.joints.skeleton import mirror_order
+from mtvcraft_cli.shapes import JointsMm
+from mtvcraft_cli.train.world.dance import MOVES, dance
+
+DANCED_RATE: Final = Fraction(30)
+_MIRROR: Final = list(mirror_order())
+
+
+@dataclass(frozen=True)
+class Motions:
+    """Recorded clips of one skeleton: world axes, y up, the floor at 0, one clip after the other."""
+
+    joints_mm: Float32[np.ndarray, "N 24 3"]
+    start: Int64[np.ndarray, " C"]
+    length: Int64[np.ndarray, " C"]
+    rate: Fraction
+
+    def window(self, rng: np.random.Generator, frames: int, stride: int) -> JointsMm:
+        """Draw a window of every `stride`-th frame, all places alike; a clip that is too short rests at its end."""
+        room = np.maximum(self.length - (frames - 1) * stride, 0)
+        if not room.any():
+            room = self.length
+        clip = int(rng.choice(len(room), p=room / room.sum()))
+        first = int(rng.integers(room[clip]))
+        inside = np.minimum(first + stride * np.arange(frames), self.length[clip] - 1)
+        return self.joints_mm[self.start[clip] + inside]
+
+
+def load_motions(path: Path) -> Motions:
+    """Read recorded motion.
+
+    Args:
+        path: an `.npz` with `joints` (N, 24, 3) in metres, SMPL's order, y up, the floor at 0, and `clip_start`,
+            `clip_length`, `fps`; `docs/mini.md` says how to make one.
+
+    Raises:
+        MtvcraftError: there is no such file, or it holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            joints, start, length, fps = (file[name] for name in ("joints", "clip_start", "clip_length", "fps"))
+            held = joints.ndim == 3 and joints.shape[1:] == (24, 3) and start.shape == length.shape and len(start) > 0
+            if not held or length.min() < 1 or start.min() < 0 or (start + length).max() > len(joints):
+                raise ValueError("arrays that don't fit each other")
+            return Motions(
+                (1000 * joints).astype(np.float32),
+                start.astype(np.int64),
+                length.astype(np.int64),
+                Fraction(str(fps.item())).limit_denominator(1001),
+            )
+    except (OSError, KeyError, ValueError, BadZipFile) as problem:
+        raise MtvcraftError(
+            f"can't read motion from `{path}`: {problem}",
+            hint="it has to be an `.npz` with `joints` (N, 24, 3), `clip_start`, `clip_length` and `fps`",
+        ) from problem
+
+
+def draw_motion(
+    rng: np.random.Generator, frames: int, motions: Motions | None
+) -> tuple[npt.NDArray[np.float32], Fraction]:
+    """Draw a window of motion and its frames a second: three of four are recorded ones, where there are any.
+
+    Every first, second or third frame is taken, so that slow and quick motion are both seen; left and right are
+    swapped half the time.
+    """
+    stride = int(rng.choice((1, 2, 3), p=(0.3, 0.45, 0.25)))
+    if motions is not None and rng.random() < 0.75:
+        rate, joints = motions.rate / stride, motions.window(rng, frames, stride)
+    else:
+        rate, beats = DANCED_RATE / stride, float(rng.uniform(70, 140))
+        skipped = int(rng.integers(int(6 * rate)))
+        bars = int((frames + skipped) / rate * beats / 60 / 4) + 1
+        joints = dance(frames + skipped, float(rate), rng, beats, [str(rng.choice(list(MOVES))) for _ in range(bars)])
+        joints = joints[skipped:]
+    if rng.random() < 0.5:
+        joints = joints[:, _MIRROR] * np.asarray((-1, 1, 1), np.float32)
+    return joints, rate
