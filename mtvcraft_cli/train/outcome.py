@@ -1,0 +1,69 @@
+"""What a run leaves behind: weights, and a preset that `mtvcraft animate --preset RUN/preset.yaml` takes."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mtvcraft_cli.files import write_text_whole, writing
+from mtvcraft_cli.preset import Statistics
+
+PARTS: Final = ("tokenizer", "vae", "transformer")
+STATISTICS: Final = "joint_statistics.json"
+
+
+@dataclass(frozen=True, kw_only=False, eq=False)
+class Outcome:
+    """What a run's preset says beside the weights it trained.
+
+    Args:
+        preset: settings without `weights` and `statistics`.
+        stats: what joints are normalised with.
+        parts: weight files trained before, by part; they are copied, so that the run's folder is whole.
+    """
+
+    preset: Mapping[str, Any]
+    stats: Statistics
+    parts: Mapping[str, Path] = field(default_factory=dict)
+
+    def write(self, folder: Path, changes: Mapping[str, Any] | None = None, **trained: nn.Module) -> None:
+        """Write the weights of each network as `PART.safetensors`, then `preset.yaml`.
+
+        Parts that were neither trained nor given are random numbers from a seed, so that the preset runs all the same.
+
+        Args:
+            folder: where.
+            changes: settings that training found, e.g. the VAE's scaling factor.
+            trained: networks by part.
+        """
+        for part, network in trained.items():
+            save_weights(folder / f"{part}.safetensors", network.state_dict())
+        for part, path in self.parts.items():
+            if part not in trained:
+                with writing(folder / f"{part}.safetensors") as draft:
+                    shutil.copyfile(path, draft)
+        tables = {"mean_mm": self.stats.mean_mm.tolist(), "std_mm": self.stats.std_mm.tolist()}
+        write_text_whole(folder / STATISTICS, json.dumps(tables) + "\n")
+        there = {*trained, *self.parts}
+        content = {
+            **self.preset,
+            **(changes or {}),
+            "statistics": STATISTICS,
+            "weights": {part: f"{part}.safetensors" if part in there else "seeded:0" for part in PARTS},
+        }
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+        how = f"# Trained here. To use it:\n#   mtvcraft animate ref.png drive.mp4 --preset {folder / 'preset.yaml'}\n"
+        write_text_whole(folder / "preset.yaml", how + text)
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> None:
+    """Write tensors to a safetensors file, whole or not at all."""
+    with writing(path) as draft:
+        save_file({name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}, draft)

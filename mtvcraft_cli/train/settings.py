@@ -1,0 +1,279 @@
+"""How networks are trained: a recipe is YAML, read into frozen dataclasses."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+
+from mtvcraft_cli.errors import Exit, MtvcraftError
+
+RECIPES = Path(__file__).parent / "recipes"
+Settings = TypeVar("Settings")
+Phase = tuple[int, float, float]
+"""Steps, and the learning rate from which to which it goes meanwhile, along half a cosine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """What every training run has: steps, optimiser, what is kept of it."""
+
+    phases: tuple[Phase, ...]
+    """One after the other; the paper's tokenizer has [200000, 1e-4, 1e-4] and [100000, 1e-5, 1e-5]."""
+    warmup: int = 0
+    """Steps over which the learning rate rises."""
+    batch: int
+    """Clips of a step, over all processes."""
+    accumulate: int = 1
+    """Parts that a process does its share of a step in, one after the other, to save memory."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 1e-4
+    clip_norm: float = 0.0
+    """Longest gradient; longer ones are cut to it. 0 is off."""
+    optimiser: Literal["adamw", "adamw8bit"] = "adamw"
+    """The second keeps its two moments in 8 bits each (needs bitsandbytes)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the networks compute in; weights, gradients and moments are float32 all the same."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them."""
+    ema: float = 0.0
+    """Decay of the running mean of the weights, which is what is kept at the end; 0 keeps the last weights."""
+    seed: int = 0
+    log_steps: int = 10
+    """Every how manieth step is written to the log."""
+    report_steps: int = 1000
+    """Every how manieth step the network is measured on what it is not trained on, with a sample where it draws."""
+    checkpoint_s: float = 600.0
+    """Seconds between two checkpoints."""
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        return sum(phase[0] for phase in self.phases)
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, the first of which is 0."""
+        warm = min(1.0, (step + 2) / (self.warmup + 1))  # as the released script counts them
+        for steps, start, end in self.phases:
+            if step < steps:
+                return warm * (end + (start - end) * (1 + math.cos(math.pi * step / steps)) / 2)
+            step -= steps
+        return self.phases[-1][2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Motion:
+    """Where joints come from and how they are varied."""
+
+    files: tuple[str, ...] = ()
+    """Motion sets, `.npz` with `joints`, `clip_start` and `clip_length`; a folder stands for all in it."""
+    dances: int = 0
+    """Clips of 300 frames made up by our own procedural dancer, beside the files."""
+    frames: tuple[int, ...] = (33, 49, 81, 97, 129)
+    """Lengths of windows, 8n + 1, drawn at random (paper)."""
+    strides: tuple[int, ...] = (1, 2)
+    """Every how manieth frame, likewise (paper)."""
+    vary: float = 0.1
+    """Largest change of scale, and largest shift in spreads of the training set (paper: 10 %)."""
+    before: int = 150
+    """How long before its window a clip may have begun; differential motion is told from that frame."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTraining:
+    """`mtvcraft train tokenizer`."""
+
+    loop: Loop
+    motion: Motion
+    held_out: tuple[str, ...] = ()
+    """Motion sets for the report; none of their clips is trained on."""
+    commitment: float = 0.25
+    """Weight of the distance between latents and their codes (paper 0.25, released script 0.5)."""
+    decay: float = 0.99
+    """Of the running means that codes are (paper)."""
+    reseed: Literal["unused", "released", "never"] = "unused"
+    """What becomes of idle codes. `released` does what the reference's code does, which is next to nothing."""
+    reseed_steps: int = 20
+    """Steps in which a code must have been used once (paper)."""
+
+    def in_folder(self, folder: Path) -> "TokenizerTraining":
+        """The same, with its motion sets looked for in a folder."""
+        files, held_out = (tuple(str(folder / name) for name in names) for names in (self.motion.files, self.held_out))
+        return replace(self, motion=replace(self.motion, files=files), held_out=held_out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Clips of our own world."""
+
+    motion: str | None = None
+    """A motion set, mixed with dances of our own; null for these alone."""
+    held_out: str | None = None
+    """The same for the report, which shows characters that are never trained on."""
+    before: int = 96
+    """How long before its window a clip may have begun, frames."""
+
+    def in_folder(self, folder: Path) -> "World":
+        """The same, with its motion sets looked for in a folder."""
+        motion, held_out = (name and str(folder / name) for name in (self.motion, self.held_out))
+        return replace(self, motion=motion, held_out=held_out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeTraining:
+    """`mtvcraft train vae`."""
+
+    loop: Loop
+    start: Literal["noise", "averages"] = "averages"
+    """Random weights, or weights that from the first step code mean colours."""
+    world: World = field(default_factory=World)
+    frames: tuple[int, ...] = (9, 17)
+    """Lengths of clips, 8n + 1, drawn at random."""
+    sharpness: float = 0.5
+    """Weight of the L1 distance between the slopes of the pictures, beside that of the pictures."""
+    kl: float = 1e-6
+    """Weight of the latents' distance from unit normal noise."""
+    figure: float = 1.0
+    """By how much more a pixel counts where the figure is or was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DitTraining:
+    """`mtvcraft train dit`."""
+
+    loop: Loop
+    world: World = field(default_factory=World)
+    clips: int
+    """Clips in all; their latents are made once and kept."""
+    first_clips: int = 0
+    """Clips that the first step draws from; others join as the run goes on. 0 draws from all at once."""
+    uses: float = 4.0
+    """How many samples are taken for each clip that joins."""
+    base: str | None = None
+    """Checkpoint to start from: an MV-DiT, or the CogVideoX transformer it is built on."""
+    start: Literal["noise", "reference"] = "noise"
+    """Without a base: random weights, or weights that from the first step draw the reference again."""
+    drop_motion: float = 0.2
+    """How often the learnable no-motion tokens replace the motion (paper)."""
+    figure: float = 0.0
+    """By how much more a latent pixel counts where the figure is or was."""
+    time_power: float = 1.0
+    """Times are drawn as 1000 u ** time_power, u uniform: 1 is even, less is more often noisy."""
+    buckets: tuple[tuple[int, int], ...] = ()
+    """Widths and heights trained on; none is the preset's own size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole model: how it is run and how each of its networks is trained."""
+
+    preset: Mapping[str, Any] = field(default_factory=dict)
+    """A preset without `weights` and `statistics`; a run completes it."""
+    tokenizer: TokenizerTraining | None = None
+    vae: VaeTraining | None = None
+    dit: DitTraining | None = None
+
+
+def load_recipe(name: str, changes: Mapping[str, Any] | None = None, motion: Path = Path()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        name: a built-in name or the path of a YAML file.
+        changes: values by dotted name that replace the file's, e.g. {"vae.loop.batch": 2}.
+        motion: where motion sets lie that the recipe names without a folder.
+
+    Raises:
+        MtvcraftError: there is none, or a key is unknown, missing, or has a value of another kind.
+    """
+    path = RECIPES / f"{name}.yaml"
+    path = path if path.is_file() else Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
+        raise MtvcraftError(
+            f"no recipe `{name}`", hint=f"there are {known}, or the path of a YAML file", exit=Exit.USAGE
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise _wrong(
+            f"`{path}` is not YAML: {str(error).splitlines()[0]}", "compare it with a built-in recipe"
+        ) from error
+    for dotted, value in (changes or {}).items():
+        *way, last = dotted.split(".")
+        place = content
+        for key in way:
+            place = place.setdefault(key, {})
+        place[last] = value
+    recipe = read_settings(Recipe, content, "recipe")
+    return replace(
+        recipe,
+        tokenizer=recipe.tokenizer and recipe.tokenizer.in_folder(motion),
+        vae=recipe.vae and replace(recipe.vae, world=recipe.vae.world.in_folder(motion)),
+        dit=recipe.dit and replace(recipe.dit, world=recipe.dit.world.in_folder(motion)),
+    )
+
+
+def read_settings(kind: type[Settings], content: Any, where: str) -> Settings:
+    """Turn nested mappings into a dataclass.
+
+    Raises:
+        MtvcraftError: a key is unknown (the nearest is suggested), missing, or its value of another kind.
+    """
+    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(content, Mapping):
+        raise _wrong(f"`{where}` can't be `{content}`", f"it has the keys {', '.join(known)}")
+    for key in content:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
+            raise _wrong(f"`{where}` has an unknown key `{key}`", f"did you mean `{near}`?")
+    for name, item in known.items():
+        if name not in content and item.default is MISSING and item.default_factory is MISSING:
+            raise _wrong(f"`{where}` lacks `{name}`", "compare it with a built-in recipe")
+    kinds = get_type_hints(kind)
+    return kind(**{key: _read(kinds[key], value, f"{where}.{key}") for key, value in content.items()})
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    """Read one value; lists become tuples, and whole numbers stand for others."""
+    options = [option for option in get_args(kind) if option is not type(None)]
+    if get_origin(kind) is tuple:
+        items = list(value) if isinstance(value, (list, tuple)) else None
+        if items is not None and options[-1] is Ellipsis:
+            return tuple(_read(options[0], item, where) for item in items)
+        if items is not None and len(items) == len(options):
+            return tuple(_read(option, item, where) for option, item in zip(options, items, strict=True))
+    elif get_origin(kind) is Literal:
+        if value in options:
+            return value
+        raise _wrong(f"`{where}` can't be `{value}`", f"it is one of {', '.join(map(str, options))}")
+    elif options and len(options) < len(get_args(kind)):
+        return None if value is None else _read(options[0], value, where)
+    elif is_dataclass(kind):
+        return read_settings(kind, value, where)  # type: ignore[arg-type]
+    elif kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML takes 1e-4 for a word
+        except ValueError:
+            pass
+    elif isinstance(value, get_origin(kind) or kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    raise _wrong(f"`{where}` can't be `{value}`", "compare it with a built-in recipe")
+
+
+def check_lengths(frames: tuple[int, ...], where: str, least: int = 9) -> None:
+    """Refuse lengths that don't come back from the networks as they went in.
+
+    Raises:
+        MtvcraftError: one is not 8n + 1, or less than `least`.
+    """
+    for length in frames:
+        if length % 8 != 1 or length < least:
+            near = max(least, length // 8 * 8 + 1)
+            raise _wrong(f"`{where}` can't hold `{length}`", f"lengths are 8n + 1, such as {near}")
+
+
+def _wrong(message: str, hint: str) -> MtvcraftError:
+    return MtvcraftError(message, hint=hint, exit=Exit.USAGE)

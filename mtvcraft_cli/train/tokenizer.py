@@ -1,0 +1,163 @@
+"""Trains 4DMoT, the motion tokenizer (paper, stage 2)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from mtvcraft_cli.joints.skeleton import PARTS
+from mtvcraft_cli.preset import Statistics
+from mtvcraft_cli.tokens.normalise import normalise
+from mtvcraft_cli.tokens.tokenise import tokenise
+from mtvcraft_cli.tokens.tokenizer import MotionTokenizer
+from mtvcraft_cli.train.codebook import MovingCodebook, SeededDraws
+from mtvcraft_cli.train.motion import MotionSet, draw_window, gather, read_motion, seen_by_camera
+from mtvcraft_cli.train.outcome import Outcome
+from mtvcraft_cli.train.run import samples_rng
+from mtvcraft_cli.train.settings import TokenizerTraining, check_lengths
+from mtvcraft_cli.windows import plan_windows
+
+REPORTED_CLIPS = 200
+REPORT_SEED = 20
+
+
+class TokenizerObjective(nn.Module):
+    """Joints to the loss: the round trip's L1 distance, and how far latents lie from their codes.
+
+    The codes themselves have no gradient; they are moved after each step, by what this left in `given`.
+    """
+
+    def __init__(self, tokenizer: MotionTokenizer, moving: MovingCodebook | None, commitment: float, seed: int) -> None:
+        super().__init__()
+        self.tokenizer, self.moving = tokenizer, moving
+        self.commitment, self.seed = commitment, seed
+        self.given: list[tuple[Tensor, Tensor]] = []
+        """Latents (n, d) and their codes (n), part for part of a step."""
+        self.decoded: Tensor | None = None
+        self.accelerator: Accelerator | None = None
+
+    def forward(self, joints: Tensor) -> dict[str, Tensor]:
+        """(W, N, J, 3) normalised joints to scalars; N = 4n + 1."""
+        latents = self.tokenizer.encode(joints)
+        loss_commit = latents.new_zeros(())
+        if self.moving is not None:
+            codebook = self.tokenizer.vq.codebook  # type: ignore[union-attr]
+            rows = latents.detach().flatten(0, 2)
+            if not self.moving.started:
+                all_rows = rows if self.accelerator is None else self.accelerator.gather(rows)
+                self.moving.start(codebook, all_rows, SeededDraws(self.seed, 0))
+            codes = self.tokenizer.quantise(latents.detach())
+            found = self.tokenizer.look_up(codes)
+            loss_commit = (latents - found).square().mean()
+            latents = latents + (found - latents).detach()
+            self.given.append((rows, codes.flatten()))
+        self.decoded = self.tokenizer.decode(latents)
+        l1 = (self.decoded - joints).abs().mean()
+        return {"loss": l1 + self.commitment * loss_commit, "l1": l1, "commit": loss_commit}
+
+
+class TokenizerStage:
+    """Everything about training a tokenizer but the loop."""
+
+    def __init__(self, settings: TokenizerTraining, preset: Mapping[str, Any], stats: Statistics) -> None:
+        check_lengths(settings.motion.frames, "tokenizer.motion.frames")
+        self.settings, self.stats = settings, stats
+        self.kind = preset.get("differential", "none")
+        self.frames, self.overlap = preset["frames"], preset["overlap"]
+        self.outcome = Outcome(preset, stats)
+        seed = settings.loop.seed
+        self.motion = gather(settings.motion.files, settings.motion.dances, seed)
+        torch.manual_seed(seed)
+        tokenizer = MotionTokenizer(**preset["tokenizer"])
+        moving = None
+        if tokenizer.codes is not None:
+            moving = MovingCodebook(
+                tokenizer.codes, tokenizer.width, settings.decay, settings.reseed, settings.reseed_steps
+            )
+        self.objective = TokenizerObjective(tokenizer, moving, settings.commitment, seed)
+
+    def join(self, accelerator: Accelerator) -> None:
+        """Codes are moved by the latents of all processes."""
+        self.objective.accelerator = accelerator
+
+    def batch(self, step: int, samples: Sequence[int]) -> dict[str, Tensor]:
+        """Windows of one length and stride, each of another clip before another camera."""
+        motion, seed = self.settings.motion, self.settings.loop.seed
+        shared = samples_rng(seed, step)
+        frames, stride = int(shared.choice(motion.frames)), int(shared.choice(motion.strides))
+        windows = []
+        for sample in samples:
+            rng = samples_rng(seed, step, sample)
+            world = draw_window(self.motion, rng, frames, stride, motion.before)
+            joints = normalise(torch.from_numpy(seen_by_camera(world, rng)), self.stats)
+            joints = joints[1:] - {"none": 0.0, "window": joints[1], "reference": joints[0]}[self.kind]
+            scale = float(rng.uniform(1 - motion.vary, 1 + motion.vary))
+            shift = rng.uniform(-motion.vary, motion.vary, 3) if self.kind == "none" else np.zeros(3)
+            windows.append(scale * joints + torch.from_numpy(shift.astype(np.float32)))
+        return {"joints": torch.stack(windows)}
+
+    def after(self, step: int) -> dict[str, float]:
+        """Move the codes."""
+        it = self.objective
+        if it.moving is None:
+            return {}
+        rows, index = (torch.cat(parts) for parts in zip(*it.given, strict=True))
+        it.given.clear()
+        codebook = it.tokenizer.vq.codebook  # type: ignore[union-attr]
+        draws = SeededDraws(self.settings.loop.seed, 1, step)
+        return {"perplexity": it.moving.update(codebook, rows, index, draws, it.accelerator)}
+
+    def report(self, step: int, folder: Path) -> dict[str, float]:  # noqa: ARG002
+        """Round trips of held-out motion before cameras that never change, millimetres."""
+        held = read_motion(self.settings.held_out) if self.settings.held_out else self.motion
+        return round_trips(self.objective.tokenizer, held, self.stats, self.kind, self.frames, self.overlap)
+
+    def export(self, folder: Path) -> None:
+        """Write the tokenizer, and a preset around it."""
+        self.outcome.write(folder, tokenizer=self.objective.tokenizer)
+
+
+def round_trips(
+    tokenizer: MotionTokenizer, held: MotionSet, stats: Statistics, kind: Any, frames: int, overlap: int
+) -> dict[str, float]:
+    """Send whole clips through a tokenizer and back, as `mtvcraft tokenize` does.
+
+    Args:
+        tokenizer: of any size.
+        held: clips that it has not seen.
+        stats: what joints are normalised with.
+        kind: what is subtracted from them.
+        frames: of a window.
+        overlap: of two windows.
+
+    Returns:
+        Millimetres: `round_trip_mm` (median over joints of the mean distance), the same per part of the body, and
+        `still_mm` for what a tokenizer that knows no motion would reach; the share of codes used, and perplexity.
+    """
+    was, tokenizer.training = tokenizer.training, False
+    errors, seen, still = [], [], []
+    for number, clip in enumerate(held.clips()[:REPORTED_CLIPS]):
+        rng = samples_rng(REPORT_SEED, number)
+        joints_mm = seen_by_camera(np.concatenate([clip[:1], clip]), rng)[1:]
+        plan = plan_windows(len(joints_mm), frames, overlap)
+        made = tokenise(joints_mm, tokenizer, plan, stats, kind)
+        errors.append((len(joints_mm), made.report.error_mm))
+        still.append((len(joints_mm), float(np.linalg.norm(joints_mm - joints_mm[:1], axis=-1).mean())))
+        if tokenizer.codes is not None:
+            seen.append(made.tokens.ravel())
+    tokenizer.training = was
+    length = np.array([count for count, _ in errors], np.float64)
+    per_joint = np.average(np.array([error for _, error in errors]), axis=0, weights=length)
+    values = {"round_trip_mm": float(np.median(per_joint)), "worst_joint_mm": float(per_joint.max())}
+    values |= {f"{part}_mm": float(per_joint[list(joints)].mean()) for part, joints in PARTS.items()}
+    values["still_mm"] = float(np.average([distance for _, distance in still], weights=length))
+    if tokenizer.codes is not None:
+        count = np.bincount(np.concatenate(seen), minlength=tokenizer.codes)
+        share = count / count.sum()
+        values["codes_used"] = float((count > 0).mean())
+        values["perplexity"] = float(np.exp(-(share * np.log(share + 1e-12)).sum()))
+    return values

@@ -1,0 +1,146 @@
+"""Trains a small video VAE, for models whose pictures are too small for the released one."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderKLCogVideoX
+from PIL import Image
+from torch import Tensor, nn
+
+from mtvcraft_cli.latents.vae import decode, encode_video, to_frames, to_video
+from mtvcraft_cli.preset import Statistics
+from mtvcraft_cli.shapes import Frames
+from mtvcraft_cli.train.examples import Examples
+from mtvcraft_cli.train.outcome import Outcome
+from mtvcraft_cli.train.run import samples_rng
+from mtvcraft_cli.train.settings import VaeTraining, check_lengths
+from mtvcraft_cli.train.start import start_from_averages
+
+REPORTED_CLIPS = 8
+SCALED_CLIPS = 24
+"""Clips of training that the latents' spread is taken from."""
+
+
+class VaeObjective(nn.Module):
+    """A video to the loss of its round trip."""
+
+    def __init__(self, vae: AutoencoderKLCogVideoX, settings: VaeTraining) -> None:
+        super().__init__()
+        self.vae, self.settings = vae, settings
+
+    def forward(self, video: Tensor, figure: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """(B, 3, T, H, W) in -1..1, (B, 1, T, H, W) 0 or 1, and noise of the latents' shape, to scalars."""
+        posterior = self.vae.encode(video).latent_dist
+        made = self.vae.decode(posterior.mean + posterior.std * noise).sample.float()
+        weight = 1 + self.settings.figure * figure
+        weight = weight / weight.mean((1, 2, 3, 4), keepdim=True)  # clip by clip, whoever computes it
+        l1 = ((made - video).abs() * weight).mean()
+        sharp = torch.stack([(slope(made, axis) - slope(video, axis)).abs().mean() for axis in (-1, -2)]).mean()
+        mean, logvar = posterior.mean.float(), posterior.logvar.float()
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        loss = l1 + self.settings.sharpness * sharp + self.settings.kl * kl
+        return {"loss": loss, "l1": l1, "sharp": sharp, "kl": kl, "spread": mean.detach().std()}
+
+
+def slope(video: Tensor, axis: int) -> Tensor:
+    """What changes from a pixel to the next."""
+    return video.diff(dim=axis)
+
+
+class VaeStage:
+    """Everything about training a VAE but the loop."""
+
+    def __init__(
+        self, settings: VaeTraining, preset: Mapping[str, Any], stats: Statistics, examples: Examples, held: Examples
+    ) -> None:
+        check_lengths(settings.frames, "vae.frames", least=1)
+        self.settings, self.examples, self.held = settings, examples, held
+        self.size_px = (preset["size_px"][0], preset["size_px"][1])
+        self.config = preset["vae"]
+        self.outcome = Outcome(preset, stats)
+        torch.manual_seed(settings.loop.seed)
+        vae = AutoencoderKLCogVideoX(**self.config)
+        if settings.start == "averages":
+            start_from_averages(vae)
+        if settings.loop.gradient_checkpointing:
+            vae.enable_gradient_checkpointing()
+        self.objective = VaeObjective(vae, settings)
+
+    def batch(self, step: int, samples: Sequence[int]) -> dict[str, Tensor]:
+        """Clips that were never seen before, all of one length."""
+        loop = self.settings.loop
+        frames = int(samples_rng(loop.seed, step).choice(self.settings.frames))
+        clips = [self.examples(step * loop.batch + sample, self.size_px, frames) for sample in samples]
+        shape = latent_shape(self.config, self.size_px, frames)
+        noise = [samples_rng(loop.seed, step, sample).standard_normal(shape, dtype=np.float32) for sample in samples]
+        return {
+            "video": torch.cat([to_video(clip.frames) for clip in clips]),
+            "figure": torch.stack([torch.from_numpy(clip.figure)[None].float() for clip in clips]),
+            "noise": torch.from_numpy(np.stack(noise)),
+        }
+
+    def join(self, accelerator: Accelerator) -> None:
+        """Nothing is exchanged but gradients."""
+
+    def after(self, step: int) -> dict[str, float]:  # noqa: ARG002
+        """Nothing is left to do."""
+        return {}
+
+    def report(self, step: int, folder: Path) -> dict[str, float]:
+        """Round trips of held-out clips: decibels of them and of their first frame repeated."""
+        frames = self.outcome.preset["frames"]
+        made, still, rows = [], [], []
+        for number in range(REPORTED_CLIPS):
+            clip = self.held(number, self.size_px, frames)
+            video = to_video(clip.frames)
+            found = to_frames(decode(self.objective.vae, encode_video(self.objective.vae, video)))
+            made.append(psnr_db(clip.frames, found))
+            still.append(psnr_db(clip.frames, np.broadcast_to(clip.reference, clip.frames.shape)))
+            rows += [clip.frames[::8], found[::8]]
+        sheet(folder / "samples" / f"step-{step:08d}.png", rows[:16])
+        return {"psnr_db": float(np.mean(made)), "still_db": float(np.mean(still))}
+
+    def export(self, folder: Path) -> None:
+        """Write the VAE and a preset that scales its latents to unit spread."""
+        factor = self.scaling_factor()
+        config = {**self.config, "scaling_factor": factor}
+        self.outcome.write(folder, {"vae": config}, vae=self.objective.vae)
+
+    @torch.no_grad()
+    def scaling_factor(self) -> float:
+        """One over the root mean square of the latents of training clips."""
+        total = [
+            self.objective.vae.encode(
+                to_video(self.examples(number, self.size_px, self.outcome.preset["frames"]).frames).to(
+                    self.objective.vae.device
+                )
+            )
+            .latent_dist.mode()
+            .square()
+            .mean()
+            .item()
+            for number in range(SCALED_CLIPS)
+        ]
+        return round(float(np.mean(total)) ** -0.5, 4)
+
+
+def latent_shape(config: Mapping[str, Any], size_px: tuple[int, int], frames: int) -> tuple[int, int, int, int]:
+    """(C, F, h, w) of a clip's latents."""
+    shrink = 2 ** (len(config["block_out_channels"]) - 1)
+    return config["latent_channels"], (frames + 3) // 4, size_px[1] // shrink, size_px[0] // shrink
+
+
+def psnr_db(true: Frames, made: Frames) -> float:
+    """Peak signal to noise over a whole clip, decibels."""
+    error = np.square(true.astype(np.float64) - made).mean()
+    return float(10 * np.log10(255**2 / max(error, 1e-10)))
+
+
+def sheet(path: Path, rows: Sequence[Frames]) -> None:
+    """Write clips as rows of one picture."""
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows])).save(path)

@@ -1,0 +1,187 @@
+"""Whole runs at toy size: killed, spread over processes, stopped, and used afterwards."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+
+from mtvcraft_cli.errors import MtvcraftError
+from mtvcraft_cli.latents.cogvideox import build_transformer
+from mtvcraft_cli.latents.seeded import seeded_tensors
+from mtvcraft_cli.preset import load_preset
+from mtvcraft_cli.train.dit import widened
+from mtvcraft_cli.train.examples import WorldExamples
+from mtvcraft_cli.train.run import Trained
+from mtvcraft_cli.train.settings import load_recipe
+from mtvcraft_cli.train.shards import Shards, shrunk
+from mtvcraft_cli.train.stages import Kind, prepare_latents, train_stage
+from mtvcraft_cli.weights.locate import locate
+from tests import tiny
+from tests.train.toy import toy_recipe
+
+REPOSITORY = Path(__file__).parents[2]
+ALONE = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.utils.tensorboard.*", "ignore:.*lr_scheduler.*")
+
+
+def trained(kind: Kind, folder: Path, parts: dict[str, Path] | None = None, **changes: object) -> Trained:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    recipe = load_recipe(str(toy_recipe(folder, **changes)))
+    return train_stage(kind, recipe, folder / kind, parts=parts)
+
+
+def losses(folder: Path) -> list[float]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if line["kind"] == "train"]
+
+
+def test_a_run_killed_on_the_way_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
+    recipe = toy_recipe(tmp_path)
+    subprocess.run(
+        [sys.executable, REPOSITORY / "tests/train/killed.py", recipe, tmp_path], check=True, env=ALONE, timeout=600
+    )
+    for kind, part in (("tokenizer", "tokenizer"), ("vae", "vae"), ("dit", "transformer")):
+        whole, killed = (tmp_path / how / kind for how in ("whole", "killed"))
+        assert len(losses(whole)) == 100
+        assert losses(killed) == losses(whole)
+        assert losses(whole)[-1] != losses(whole)[0]
+        expected = load_file(whole / f"{part}.safetensors")
+        for name, tensor in load_file(killed / f"{part}.safetensors").items():
+            assert torch.equal(tensor, expected[name]), f"{name} of the {kind}"
+        assert len(list((killed / "checkpoints").glob("step-*"))) == 2
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "dit"])
+def test_two_processes_have_the_loss_curve_of_one_with_twice_the_batch(tmp_path: Path, kind: Kind) -> None:
+    changes = {"phases": [[8, 1e-3, 1e-3]], "batch": 4, "checkpoint_s": 1000.0}
+    parts = {}
+    if kind == "dit":
+        for part in ("tokenizer", "vae"):
+            trained(part, tmp_path, phases=[[1, 1e-3, 1e-3]])  # type: ignore[arg-type]
+            parts[part] = tmp_path / part
+    two = tmp_path / "two"
+    two.mkdir()
+    for part, path in parts.items():
+        (two / part).symlink_to(path)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    train = ["-m", "mtvcraft_cli.train.mini", "--stage", kind, "--threads", "1", "--out", two]
+    subprocess.run(
+        [*launch, *train, "--recipe", toy_recipe(two, **changes)], check=True, env=ALONE, timeout=300, cwd=REPOSITORY
+    )
+    trained(kind, tmp_path, parts, **changes)
+    assert len(losses(two / kind)) == 8
+    assert losses(two / kind) == pytest.approx(losses(tmp_path / kind), rel=2e-5)
+
+
+def test_parts_of_a_step_give_the_weights_of_the_whole_step(tmp_path: Path) -> None:
+    for name, parts in (("one", 1), ("two", 2)):
+        (tmp_path / name).mkdir()
+        trained("vae", tmp_path / name, phases=[[3, 1e-3, 1e-3]], batch=2, accumulate=parts, checkpoint_s=1000.0)
+    assert losses(tmp_path / "two/vae") == pytest.approx(losses(tmp_path / "one/vae"), rel=1e-4)
+
+
+def test_a_runs_preset_finds_its_own_weights(tmp_path: Path) -> None:
+    done = trained("tokenizer", tmp_path, phases=[[2, 1e-3, 1e-3]])
+    assert done.finished
+    preset = load_preset(str(done.folder))
+    places = locate(preset, None)
+    assert places["tokenizer"].path == done.folder / "tokenizer.safetensors"
+    assert places["vae"].seed == 0
+    assert preset.size_px == (16, 16)
+    assert np.isfinite(preset.statistics.std_mm).all()
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MtvcraftError, match="a batch of 3 can't be shared out") as raised:
+        trained("vae", tmp_path, batch=3, accumulate=2)
+    assert "multiple of 2" in raised.value.hint
+
+
+def test_lengths_that_would_not_come_back_are_refused(tmp_path: Path) -> None:
+    recipe = load_recipe(str(toy_recipe(tmp_path)), {"vae.frames": [9, 12]})
+    with pytest.raises(MtvcraftError, match="can't hold `12`"):
+        train_stage("vae", recipe, tmp_path / "vae")
+
+
+def test_a_transformer_needs_the_networks_before_it(tmp_path: Path) -> None:
+    with pytest.raises(MtvcraftError, match="without a tokenizer"):
+        trained("dit", tmp_path)
+    with pytest.raises(MtvcraftError, match="there is no vae at"):
+        trained("dit", tmp_path, {"vae": tmp_path})
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    trained("tokenizer", tmp_path, phases=[[1, 1e-3, 1e-3]])
+    recipe = load_recipe(str(toy_recipe(tmp_path)), {"preset.tokenizer.width": 64})
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(MtvcraftError, match="can't be used") as raised:
+        train_stage("tokenizer", recipe, tmp_path / "tokenizer")
+    assert "another folder" in raised.value.hint
+
+
+def test_shards_made_with_other_weights_are_not_mixed(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def make(shard: int) -> dict[str, torch.Tensor]:
+        made.append(shard)
+        return {"number": torch.arange(64) + 64 * shard}
+
+    shards = Shards(tmp_path, "first", make)
+    assert int(shards.clip(130)["number"]) == 130
+    assert int(Shards(tmp_path, "first", make).clip(129)["number"]) == 129
+    assert made == [2], "made once, by whoever came first"
+    with pytest.raises(MtvcraftError, match="made with other weights"):
+        Shards(tmp_path, "second", make)
+
+
+def test_clips_made_ahead_are_those_that_a_run_makes_itself(tmp_path: Path) -> None:
+    parts = {}
+    for part in ("tokenizer", "vae"):
+        parts[part] = trained(part, tmp_path, phases=[[1, 1e-3, 1e-3]]).folder  # type: ignore[arg-type]
+    one = [[1, 1e-3, 1e-3]]
+    alone = trained("dit", tmp_path, parts, phases=one).folder
+    recipe = load_recipe(str(toy_recipe(tmp_path, phases=one)))
+    assert prepare_latents(recipe, tmp_path / "ahead", parts, limit_clips=64) == 64
+    for shard in ("latents/shard-00000.safetensors", next(alone.glob("tokens-*")).name + "/shard-00000.safetensors"):
+        expected, made = load_file(alone / shard), load_file(tmp_path / "ahead" / shard)
+        assert all(torch.equal(made[name], tensor) for name, tensor in expected.items())
+        assert made.keys() == expected.keys()
+
+
+def test_the_figure_is_wherever_it_is_in_any_frame_of_a_latent() -> None:
+    figure = torch.zeros(9, 8, 8, dtype=torch.bool)
+    figure[3, 5, 1] = True
+    small = shrunk(figure, torch.Size((3, 2, 2)))
+    assert small.nonzero().tolist() == [[1, 1, 0]]
+
+
+def test_a_window_that_carries_on_knows_how_its_clip_began() -> None:
+    made = [WorldExamples(before=64)(number, (16, 16), 9) for number in range(8)]
+    late = [not np.array_equal(clip.joints_mm[0], clip.joints_mm[1]) for clip in made]
+    assert any(late)
+    assert not all(late)
+    for clip, is_late in zip(made, late, strict=True):
+        assert clip.joints_mm.shape == (10, 24, 3)
+        assert is_late or np.array_equal(clip.frames[0], clip.reference)
+
+
+def test_a_base_model_gives_all_its_weights_and_gets_channels_for_the_reference() -> None:
+    sizes = tiny.TRANSFORMER | {"in_channels": 32, "out_channels": 16}
+    whole = seeded_tensors(tiny.tiny_transformer(), 3)
+    base = {
+        name: tensor for name, tensor in whole.items() if "attn0" not in name and name != "unconditional_motion_token"
+    }
+    base["patch_embed.proj.weight"] = base["patch_embed.proj.weight"][:, :16]
+    tensors = widened(sizes, base)
+    network = build_transformer(sizes, tensors)
+    for name, tensor in base.items():
+        kept = network.state_dict()[name]
+        assert torch.equal(kept[:, :16] if name == "patch_embed.proj.weight" else kept, tensor), name
+    assert not network.patch_embed.proj.weight[:, 16:].any()
