@@ -1,10 +1,12 @@
 """One denoising step against the plainest PyTorch of the same formulas: seconds, memory, and how far apart they end.
 
-    python benchmarks/step.py [--threads 2] [--repeats 3] [--only mini|7b]
+    python benchmarks/step.py [--threads 2] [--repeats 3] [--only mini|7b|17b|17b-bf16]
 
-Each row runs in a process of its own. `ours` is `CogVideoXMotionTransformer`; `plain` is written out below, layer by
-layer, and shares only the weights and the position tables. float32 on the CPU; guidance as one batch of two for mini,
-a single sample for the slice of two blocks at the full width of the 7b (3072, 48 heads; 13 x 16 x 16 tokens).
+Each row runs in a process of its own. `ours` is the transformer of the package; `plain` is written out below, layer by
+layer, and shares only the weights and the position tables. On the CPU, in float32 where the row doesn't say bfloat16:
+guidance as one batch of two for mini; a single sample for slices of two blocks at the full width of the 7b (3072, 48
+heads) and of the 17b (5120, 40 heads; motion attention in the first of the two), 13 x 16 x 16 tokens each. The 17b in
+float32 takes 7 GB. On a busy machine look at the CPU ratio: it counts what the process itself was given.
 """
 
 import sys
@@ -16,20 +18,26 @@ import multiprocessing
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from mtvcraft_cli.latents.cogvideox import CogVideoXMotionTransformer, build_transformer
-from mtvcraft_cli.latents.rope import Rotary, motion_table, visual_table
+from mtvcraft_cli.latents import cogvideox, wan
+from mtvcraft_cli.latents.rope import Rotary, motion_table, visual_table, wan_motion_table, wan_visual_table
 from mtvcraft_cli.latents.seeded import seeded_tensors
 from mtvcraft_cli.preset import load_preset
 
-SEVEN = {"num_layers": 2, "unconditional_motion_shape": (24, 3072)}
-HEADER = ("step", "seconds plain", "seconds ours", "ratio", "MiB plain", "MiB ours", "max abs difference")
+TITLES = {
+    "mini": "mini",
+    "7b": "7b, 2 of 42 blocks",
+    "17b": "17b, 2 of 40 blocks",
+    "17b-bf16": "17b, 2 of 40 blocks, bfloat16",
+}
+HEADER = ("step", "seconds plain", "seconds ours", "ratio", "CPU ratio", "MiB plain", "MiB ours", "max abs difference")
 
 
 def plain_step(
@@ -41,7 +49,7 @@ def plain_step(
     visual: Rotary,
     motion: Rotary,
 ) -> Tensor:
-    """The transformer, written down from the formulas: softmax(q k^T / sqrt(k)) v and all."""
+    """The small model's transformer, written down from the formulas: softmax(q k^T / sqrt(k)) v and all."""
     width = tensors["norm_final.weight"].shape[0]
 
     def linear(name: str, given: Tensor) -> Tensor:
@@ -94,48 +102,158 @@ def plain_step(
     return out.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, frames, -1, height, columns)
 
 
-def case(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sizes of the transformer, and one step's inputs."""
+def plain_wan_step(
+    tensors: dict[str, Tensor],
+    heads: int,
+    latents: Tensor,
+    times: Tensor,
+    tokens: Tensor,
+    text: Tensor,
+    picture: Tensor,
+    visual: Rotary,
+    motion: Rotary,
+) -> Tensor:
+    """The large model's, in the same way: norms and modulation in float32, the rest in the dtype of the weights."""
+    dtype, width = latents.dtype, tensors["patch_embedding.bias"].shape[0]
+
+    def linear(name: str, given: Tensor) -> Tensor:
+        weight = tensors[f"{name}.weight"]
+        return given.to(weight.dtype) @ weight.T + tensors[f"{name}.bias"]
+
+    def norm(given: Tensor, name: str = "", eps: float = 1e-6) -> Tensor:
+        given = given.float()
+        spread = (given.var(-1, unbiased=False, keepdim=True) + eps).sqrt()
+        normed = (given - given.mean(-1, keepdim=True)) / spread
+        return normed * tensors[f"{name}.weight"].float() + tensors[f"{name}.bias"].float() if name else normed
+
+    def split(given: Tensor) -> Tensor:
+        return given.unflatten(-1, (heads, width // heads)).transpose(1, 2)  # (b, h, s, k)
+
+    def scaled(name: str, given: Tensor) -> Tensor:
+        size = (given.float().square().mean(-1, keepdim=True) + 1e-6).sqrt()
+        return (given.float() / size * tensors[f"{name}.weight"].float()).to(dtype)
+
+    def turn(given: Tensor, table: Rotary) -> Tensor:
+        swapped = torch.stack([-given[..., 1::2], given[..., 0::2]], dim=-1).flatten(-2)
+        return (given * table.cos + swapped * table.sin).to(dtype)
+
+    def look_up(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        def some(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return (query @ key.transpose(-1, -2) / (width // heads) ** 0.5).softmax(-1) @ value
+
+        parts = zip(*(part.split(8, dim=1) for part in (query, key, value)), strict=True)
+        return torch.cat([some(*part) for part in parts], dim=1).transpose(1, 2).flatten(-2)  # 8 heads: all take 3.5 GB
+
+    def projected(name: str, patches: Tensor, looked_up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query = scaled(f"{name}.norm_q", linear(f"{name}.to_q", patches))
+        key = scaled(f"{name}.norm_k", linear(f"{name}.to_k", looked_up))
+        return query, key, split(linear(f"{name}.to_v", looked_up))
+
+    half = tensors["condition_embedder.time_embedder.linear_1.weight"].shape[1] // 2
+    angles = times[:, None] * 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
+    embedder = "condition_embedder"
+    hidden = linear(f"{embedder}.time_embedder.linear_1", torch.cat([angles.cos(), angles.sin()], -1))
+    time_vector = linear(f"{embedder}.time_embedder.linear_2", hidden * hidden.sigmoid()).to(dtype)
+    rows = linear(f"{embedder}.time_proj", time_vector * time_vector.sigmoid()).unflatten(1, (6, width)).float()
+    filled = torch.cat([text, text.new_zeros(len(text), 512 - text.shape[1], text.shape[2])], dim=1)
+    hidden = functional.gelu(linear(f"{embedder}.text_embedder.linear_1", filled), approximate="tanh")
+    text = linear(f"{embedder}.text_embedder.linear_2", hidden)
+    seen = norm(picture, f"{embedder}.image_embedder.norm1", 1e-5)
+    seen = functional.gelu(linear(f"{embedder}.image_embedder.ff.net.0.proj", seen))
+    seen = linear(f"{embedder}.image_embedder.ff.net.2", seen)
+    picture = norm(seen, f"{embedder}.image_embedder.norm2", 1e-5).to(dtype)
+    tokens = torch.cat([tokens, tokens.new_zeros(*tokens.shape[:2], width - tokens.shape[2])], dim=-1)
+
+    batch, _, frames, height, columns = latents.shape
+    cut = latents.unflatten(-1, (-1, 2)).unflatten(-3, (-1, 2))  # (b, c, f, h, p, w, q)
+    cut = cut.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(1, 3)
+    patches = cut @ tensors["patch_embedding.weight"].flatten(1).T + tensors["patch_embedding.bias"]
+    layer = 0
+    while f"blocks.{layer}.scale_shift_table" in tensors:
+        block = f"blocks.{layer}"
+        change = (tensors[f"{block}.scale_shift_table"] + rows)[:, :, None].unbind(1)
+        shown = (norm(patches) * (1 + change[1]) + change[0]).to(dtype)
+        query, key, value = projected(f"{block}.attn1", shown, shown)
+        found = look_up(turn(split(query), visual), turn(split(key), visual), value)
+        patches = (patches + linear(f"{block}.attn1.to_out.0", found) * change[2]).to(dtype)
+        shown = norm(patches, f"{block}.norm2").to(dtype)
+        query, key, value = projected(f"{block}.attn2", shown, text)
+        found = look_up(split(query), split(key), value)
+        key = split(scaled(f"{block}.attn2.norm_added_k", linear(f"{block}.attn2.add_k_proj", picture)))
+        found = found + look_up(split(query), key, split(linear(f"{block}.attn2.add_v_proj", picture)))
+        patches = patches + linear(f"{block}.attn2.to_out.0", found)
+        if f"{block}.norm4.weight" in tensors:
+            shown = norm(patches, f"{block}.norm4").to(dtype)
+            query, key, value = projected(f"{block}.motion_attn", shown, tokens)
+            key = key.reshape(batch, heads, -1, width // heads)  # the released split
+            found = look_up(turn(split(query), visual), turn(key, motion), value)
+            patches = patches + linear(f"{block}.motion_attn.to_out.0", found)
+        shown = (norm(patches) * (1 + change[4]) + change[3]).to(dtype)
+        wide = functional.gelu(linear(f"{block}.ffn.net.0.proj", shown), approximate="tanh")
+        patches = (patches + linear(f"{block}.ffn.net.2", wide) * change[5]).to(dtype)
+        layer += 1
+    shift, scale = (tensors["scale_shift_table"] + time_vector[:, None]).chunk(2, 1)
+    out = linear("proj_out", (norm(patches) * (1 + scale) + shift).to(dtype))
+    out = out.reshape(batch, frames, height // 2, columns // 2, 2, 2, -1)
+    return out.permute(0, 6, 1, 2, 4, 3, 5).reshape(batch, -1, frames, height, columns)
+
+
+def case(name: str) -> tuple[nn.Module, Callable[..., Tensor], dict[str, Any]]:
+    """A transformer, the plain version of it, and one step's inputs."""
     preset = load_preset("mini")
-    config: dict[str, Any] = dict(preset.transformer) if name == "mini" else SEVEN
-    rows, columns, batch = (preset.size_px[1] // 16, preset.size_px[0] // 16, 2) if name == "mini" else (16, 16, 1)
-    heads, head_dim = config.get("num_attention_heads", 48), config.get("attention_head_dim", 64)
     generator = torch.Generator().manual_seed(1)
-    return config, {
+    mean_mm = preset.statistics.mean_mm
+    if name.startswith("17b"):
+        with init_empty_weights():
+            empty = wan.WanMotionTransformer(num_layers=2)
+        dtype = torch.bfloat16 if name == "17b-bf16" else torch.float32
+        drawn = {
+            "latents": (1, 36, 13, 32, 32),
+            "times": (1,),
+            "tokens": (1, 13 * 24, 3072),
+            "text": (1, 40, 4096),
+            "picture": (1, 257, 1280),
+        }
+        given: dict[str, Any] = {key: torch.randn(shape, generator=generator).to(dtype) for key, shape in drawn.items()}
+        given["times"] = torch.tensor([421.25])
+        given |= {"visual": wan_visual_table(13, 16, 16, 128), "motion": wan_motion_table(13, mean_mm, 128)}
+        return wan.build_transformer(empty.config, seeded_tensors(empty, 0), dtype), plain_wan_step, given
+    slice_of_7b = {"num_layers": 2, "unconditional_motion_shape": (24, 3072)}
+    with init_empty_weights():
+        empty = cogvideox.CogVideoXMotionTransformer(**(preset.transformer if name == "mini" else slice_of_7b))
+    rows, columns, batch = (preset.size_px[1] // 16, preset.size_px[0] // 16, 2) if name == "mini" else (16, 16, 1)
+    heads, head_dim = empty.config.num_attention_heads, empty.config.attention_head_dim
+    given = {
         "latents": torch.randn(batch, 13, 32, 2 * rows, 2 * columns, generator=generator),
         "times": torch.full((batch,), 421),
         "tokens": torch.randn(batch, 13 * 24, heads * head_dim, generator=generator),
         "visual": visual_table(13, rows, columns, head_dim),
-        "motion": motion_table(13, preset.statistics.mean_mm, head_dim),
+        "motion": motion_table(13, mean_mm, head_dim),
     }
+    return cogvideox.build_transformer(empty.config, seeded_tensors(empty, 0)), plain_step, given
 
 
 def measure(name: str, kind: str, threads: int, repeats: int, answer: Any) -> None:
-    """In a process of its own: the fastest of some steps, the memory that they add, and the result."""
+    """In a process of its own: the fastest of some steps, by clock and by CPU, the memory they add, and the result."""
     torch.set_num_threads(threads)
-    config, given = case(name)
-    with init_empty_weights():
-        empty = CogVideoXMotionTransformer(**config)
-    tensors = seeded_tensors(empty, 0)
-    heads = empty.config.num_attention_heads
-    step: Callable[[], Tensor]
-    if kind == "plain":
-        step = lambda: plain_step(tensors, heads, **given)  # noqa: E731
-    else:
-        transformer = build_transformer(config, tensors)
-        step = lambda: transformer(*given.values())  # noqa: E731
+    transformer, plain, given = case(name)
+    tensors, heads = dict(transformer.state_dict()), transformer.config.num_attention_heads
+    forget = Path("/proc/self/clear_refs")
+    if forget.exists():  # Linux: the peak of drawing the weights doesn't count
+        forget.write_text("5", encoding="ascii")
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds = []
+    seconds, cpu_seconds = [], []
     with torch.inference_mode():
         for _ in range(repeats):
-            start = time.perf_counter()
-            result = step()
+            start, cpu_start = time.perf_counter(), time.process_time()
+            result = plain(tensors, heads, **given) if kind == "plain" else transformer(*given.values())
             seconds.append(time.perf_counter() - start)
+            cpu_seconds.append(time.process_time() - cpu_start)
     added_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
-    answer.send((min(seconds), added_kib / 1024, result.numpy()))
+    answer.send((min(seconds), min(cpu_seconds), added_kib / 1024, result.float().numpy()))
 
 
-def apart(*arguments: Any) -> tuple[float, float, Any]:
+def apart(*arguments: Any) -> tuple[float, float, float, Any]:
     """`measure` in a fresh process."""
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe(duplex=False)
@@ -151,18 +269,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=["mini", "7b"])
+    parser.add_argument("--only", choices=list(TITLES))
     options = parser.parse_args()
     rows = [HEADER]
-    for name in [options.only] if options.only else ["mini", "7b"]:
-        (slow, much, plain), (fast, little, ours) = (
+    for name in [options.only] if options.only else TITLES:
+        (slow, slow_cpu, much, plain), (fast, fast_cpu, little, ours) = (
             apart(name, kind, options.threads, options.repeats) for kind in ("plain", "ours")
         )
-        title = name if name == "mini" else "7b, 2 of 42 blocks"
         off = abs(plain - ours).max()
-        rows.append(
-            (title, f"{slow:.3f}", f"{fast:.3f}", f"{slow / fast:.2f}", f"{much:.0f}", f"{little:.0f}", f"{off:.1e}")
-        )
+        ratios = (f"{slow / fast:.2f}", f"{slow_cpu / fast_cpu:.2f}")
+        rows.append((TITLES[name], f"{slow:.3f}", f"{fast:.3f}", *ratios, f"{much:.0f}", f"{little:.0f}", f"{off:.1e}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))

@@ -25,9 +25,24 @@ from torch.nn import functional
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.latents.checkpoint import arguments_of, fill, named
-from mtvcraft_cli.latents.rope import Rotary, rotate
+from mtvcraft_cli.latents.rope import Rotary, only, rotate
 
 JOINTS = 24
+LEARNED_FRAMES = 13
+"""Latent frames that learnable positions are kept for; windows of other lengths get them stretched."""
+MOTION_AXES = {
+    "4d": "txyz",
+    "txy": "txy",
+    "3d": "xyz",
+    "2d": "xy",
+    "1d": "t",
+    "none": "",
+    "learnable": "",
+    "dynamic": "txyz",
+}
+"""By which axes motion attention tells places apart (paper, ablations)."""
+VISUAL_AXES = "ttyyyxxx"
+"""Whose columns are whose in the head of a video patch, in eighths; motion tokens have a quarter for each axis."""
 
 
 class PatchEmbed(nn.Module):
@@ -168,12 +183,14 @@ class MotionBlock(nn.Module):
         self.norm2 = Modulation(time_embed_dim, dim, 3, eps)
         self.ff = FeedForward(dim, activation_fn="gelu-approximate")
 
-    def forward(self, hidden_states: Tensor, time: Tensor, tokens: Tensor, visual: Rotary, motion: Rotary) -> Tensor:
-        """(b, s, d), (b, e) and (b, n, d) to (b, s, d)."""
+    def forward(
+        self, hidden_states: Tensor, time: Tensor, tokens: Tensor, visual: Rotary, seeking: Rotary, motion: Rotary
+    ) -> Tensor:
+        """(b, s, d), (b, e) and (b, n, d) to (b, s, d); `seeking` are the patches' tables for motion attention."""
         modulated, gate = self.norm1(hidden_states, time)
         hidden_states = hidden_states + gate * self.attn1(modulated, visual)
         if self.attn0 is not None:
-            hidden_states = hidden_states + self.attn0(hidden_states, tokens, visual, motion)
+            hidden_states = hidden_states + self.attn0(hidden_states, tokens, seeking, motion)
         modulated, gate = self.norm2(hidden_states, time)
         return hidden_states + gate * self.ff(modulated)
 
@@ -206,6 +223,10 @@ class CogVideoXMotionTransformer(ModelMixin, ConfigMixin, CacheMixin, PeftAdapte
         norm_eps: of all layer norms but those of queries and keys.
         flip_sin_to_cos: whether the time's cosines come before its sines.
         freq_shift: of the time's frequencies.
+        motion_positions: what motion attention knows of where things are: "4d" (t, x, y, z), or one of the variants
+            that the paper compares it with: "txy", "3d" (x, y, z), "2d" (x, y), "1d" (t) and "none"; "dynamic", whose
+            joints lie where they do in the driver's first frame and not where they do on average; and "learnable",
+            added vectors per joint and latent frame in the place of rotary positions.
     """
 
     _supports_gradient_checkpointing = True
@@ -235,14 +256,19 @@ class CogVideoXMotionTransformer(ModelMixin, ConfigMixin, CacheMixin, PeftAdapte
         norm_eps: float = 1e-5,
         flip_sin_to_cos: bool = True,
         freq_shift: int = 0,
+        motion_positions: str = "4d",
     ) -> None:
         super().__init__()
         dim = num_attention_heads * attention_head_dim
+        self.motion_axes = MOTION_AXES[motion_positions]
         self.gradient_checkpointing = False
         self.cosines_first, self.freq_shift = flip_sin_to_cos, freq_shift
         self.patch_embed = PatchEmbed(in_channels, dim, patch_size)
         self.time_embedding = TimestepEmbedding(dim, time_embed_dim)
         self.unconditional_motion_token = nn.Parameter(torch.randn(*unconditional_motion_shape))
+        if motion_positions == "learnable":
+            self.motion_position_joint = nn.Parameter(torch.zeros(JOINTS, dim))
+            self.motion_position_frame = nn.Parameter(torch.zeros(LEARNED_FRAMES, dim))
         self.rope = VisualPositions()
         self.transformer_blocks = nn.ModuleList(
             MotionBlock(dim, num_attention_heads, time_embed_dim, norm_eps, motion=layer % motion_every == 0)
@@ -274,11 +300,13 @@ class CogVideoXMotionTransformer(ModelMixin, ConfigMixin, CacheMixin, PeftAdapte
         time = self.time_embedding(sinusoid.to(self.time_embedding.linear_1.weight.dtype))
         time = time.to(patches.dtype)
         visual = Rotary(*self.rope(visual.cos, visual.sin))
+        motion_tokens = self.placed(motion_tokens)
+        places = (visual, only(visual, self.motion_axes, VISUAL_AXES), only(motion, self.motion_axes, "txyz"))
         for block in self.transformer_blocks:
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                patches = self._gradient_checkpointing_func(block, patches, time, motion_tokens, visual, motion)
+                patches = self._gradient_checkpointing_func(block, patches, time, motion_tokens, *places)
             else:
-                patches = block(patches, time, motion_tokens, visual, motion)
+                patches = block(patches, time, motion_tokens, *places)
         (patches,) = self.norm_out(self.norm_final(patches), time)
         return rearrange(
             self.proj_out(patches),
@@ -289,6 +317,16 @@ class CogVideoXMotionTransformer(ModelMixin, ConfigMixin, CacheMixin, PeftAdapte
             p=patch,
             q=patch,
         )
+
+    def placed(self, tokens: Tensor) -> Tensor:
+        """Motion tokens (b, n, d) with the learned vectors of their joints and latent frames, where there are such."""
+        if self.config.motion_positions != "learnable":
+            return tokens
+        frames = tokens.shape[1] // JOINTS
+        series = self.motion_position_frame.T[None].float()  # (1, d, frames learned)
+        frame = functional.interpolate(series, size=frames, mode="linear", align_corners=True)[0].T
+        places = frame[:, None] + self.motion_position_joint  # (f, 24, d)
+        return tokens + places.flatten(0, 1).to(tokens.dtype)
 
     def resamples(self, frames: int) -> bool:
         """Whether the "no motion" tokens were learned for another number of latent frames and must be stretched."""
@@ -357,10 +395,10 @@ def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         MtvcraftError: a setting that would compute something else, or a misspelt key.
     """
-    for key, only in FIXED.items():
-        if config.get(key, only) != only:
+    for key, wanted in FIXED.items():
+        if config.get(key, wanted) != wanted:
             raise MtvcraftError(
-                f"the transformer's config has `{key}: {config[key]}`, and only `{only}` can be run",
+                f"the transformer's config has `{key}: {config[key]}`, and only `{wanted}` can be run",
                 hint="check that the checkpoint is an MV-DiT on CogVideoX",
                 exit=Exit.WEIGHTS,
             )

@@ -90,6 +90,24 @@ def rotate(heads: Tensor, rotary: Rotary) -> Tensor:
     return turned.flatten(-2).to(heads.dtype)
 
 
+def only(rotary: Rotary, axes: str, columns: str) -> Rotary:
+    """Leave out some axes: what lies apart on them only is then turned alike.
+
+    Args:
+        rotary: tables of S tokens.
+        axes: the axes that stay, such as "txy".
+        columns: which axis each equal share of the columns belongs to, such as "txyz".
+
+    Returns:
+        The same tables with angle 0 on the other axes; untouched where none is left out.
+    """
+    if set(columns) <= set(axes):
+        return rotary
+    width = rotary.cos.shape[1] // len(columns)
+    stays = torch.tensor([axis in axes for axis in columns], device=rotary.cos.device).repeat_interleave(width)
+    return Rotary(torch.where(stays, rotary.cos, 1.0), torch.where(stays, rotary.sin, 0.0))
+
+
 def _table(places: Tensor, widths: tuple[int, ...]) -> Rotary:
     """Tables for (S, A) positions on A axes of the given widths."""
     angles = torch.cat(
@@ -100,3 +118,56 @@ def _table(places: Tensor, widths: tuple[int, ...]) -> Rotary:
         dim=1,
     ).repeat_interleave(2, dim=1)  # (S, K)
     return Rotary(angles.cos(), angles.sin())
+
+
+def wan_visual_table(frames: int, rows: int, columns: int, head_dim: int) -> Rotary:
+    """Positions of video patches in the Wan family: of a head of 128 columns 44 are time, 42 rows and 42 columns.
+
+    Source: Wan 2.1; positions are 0, 1, 2, ... on each axis. Angles are float64, as the base model has them.
+
+    Args:
+        frames: latent frames F.
+        rows: patches from top to bottom, half the latent height.
+        columns: patches from left to right, half the latent width.
+        head_dim: columns K of a head, even and at least 6. Rows and columns get a third of it each, rounded down to
+            even; time gets the rest.
+
+    Returns:
+        Tables of F * rows * columns tokens: frame after frame, row after row, column after column.
+    """
+    if head_dim % 2 or head_dim < 6:
+        raise ValueError(f"a head of {head_dim} columns can't be cut into even axes for time, rows and columns")
+    side = head_dim // 6 * 2
+    places = torch.cartesian_prod(*(torch.arange(size, dtype=torch.float64) for size in (frames, rows, columns)))
+    angles = torch.cat(
+        [
+            torch.outer(place, THETA ** (-torch.arange(0, width, 2, dtype=torch.float64) / width))
+            for place, width in zip(places.reshape(-1, 3).T, (head_dim - 2 * side, side, side), strict=True)
+        ],
+        dim=1,
+    ).repeat_interleave(2, dim=1)  # (S, K)
+    return Rotary(angles.cos().float(), angles.sin().float())
+
+
+def wan_motion_table(frames: int, joint_mean_mm: Float[np.ndarray, "J 3"], head_dim: int) -> Rotary:
+    """Positions of motion tokens in the Wan family: of a head of 128 columns 44 are time, and x, y and z have 28 each.
+
+    Joints lie where `motion_table` puts them. Source: paper, section on 4D rotary positions; released code.
+
+    Args:
+        frames: latent frames F.
+        joint_mean_mm: (J, 3) mean position of each joint in the training set, millimetres.
+        head_dim: columns K of a head, even and at least 12. What patches have for rows and columns is shared out evenly
+            among x, y and z, rounded down to even; time gets the rest.
+
+    Returns:
+        Tables of F * J tokens: frame after frame, joint after joint.
+    """
+    if head_dim % 2 or head_dim < 12:
+        raise ValueError(f"a head of {head_dim} columns can't be cut into four even axes")
+    side = head_dim // 6 * 4 // 6 * 2
+    axes_mm = np.ascontiguousarray(joint_mean_mm.T, dtype=np.float32)  # (3, J); `motion_table` says why
+    space_mm = torch.from_numpy((axes_mm - axes_mm.mean(axis=1, keepdims=True)).T)  # (J, 3)
+    time = torch.arange(frames, dtype=torch.float32).repeat_interleave(len(space_mm))  # (F * J,)
+    places = torch.cat([time[:, None], space_mm.repeat(frames, 1)], dim=1)
+    return _table(places, (head_dim - 3 * side, side, side, side))

@@ -1,57 +1,55 @@
 """Walks over the windows of a motion of any length and gives the frames as they become final."""
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
 from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
-from diffusers import AutoencoderKLCogVideoX
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from mtvcraft_cli.latents.cogvideox import JOINTS, CogVideoXMotionTransformer
-from mtvcraft_cli.latents.rope import motion_table, visual_table
-from mtvcraft_cli.latents.sampler import Condition, HeldLatents, Scheduler, denoise
-from mtvcraft_cli.latents.vae import decode, encode_reference, encode_video, to_frames
+from mtvcraft_cli.latents.painter import CogVideoXPainter, Models, Settings, Working
+from mtvcraft_cli.latents.vae import to_frames, to_video
+from mtvcraft_cli.latents.wan import JOINTS
+from mtvcraft_cli.latents.wanvideo.colour import match_colours
+from mtvcraft_cli.latents.wanvideo.painter import WanModels, WanPainter, WanSettings
 from mtvcraft_cli.progress import Watch, silent
-from mtvcraft_cli.shapes import Frames, Latents, Picture, Video
+from mtvcraft_cli.shapes import Frames, MotionTokens, Picture, Video
 from mtvcraft_cli.windows import Window
 
-CPU = torch.device("cpu")
+__all__ = ["Kept", "Models", "Painter", "Settings", "WanModels", "WanSettings", "derived_seed", "walk", "window_seed"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Models:
-    """What the walk runs, in eval mode."""
+@runtime_checkable
+class Painter(Protocol):
+    """All that the walk asks of a backbone; made of models, settings, the reference, a window and `working`."""
 
-    transformer: CogVideoXMotionTransformer
-    vae: AutoencoderKLCogVideoX
+    def look(self, generator: torch.Generator, /) -> Tensor:
+        """What the model sees of the character, whichever window it paints."""
+        ...
+
+    def denoise(
+        self, character: Tensor, tokens: MotionTokens, tail: Video | None, generator: torch.Generator, /
+    ) -> Iterator[Tensor]:
+        """The latents of a window after each step, the last of which are the result.
+
+        Args:
+            character: from `look`; perhaps on another device by now.
+            tokens: (1, M, D) the window's motion.
+            tail: the last frames of the window before, from -1 to 1; None for the first window.
+            generator: on the CPU, so that a seed means the same on every device.
+        """
+        ...
+
+    def decode(self, latents: Tensor, /) -> Video:
+        """The frames of a window, (1, 3, T, H, W) float32 on the CPU, -1..1."""
+        ...
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Settings:
-    """How it is run."""
-
-    scheduler: Scheduler
-    steps: int
-    """Denoising steps of a window."""
-    guidance: float
-    """How hard the motion tokens pull; 1.0 is off."""
-    joint_mean_mm: Float[np.ndarray, "J 3"]
-    """Mean joint positions of the training set, from which the motion tokens' rotary positions come; millimetres."""
-    sample_reference: bool
-    """Whether the reference latents are drawn from the VAE's posterior or are its mean."""
-    scale_reference: bool
-    """Whether they are multiplied by the VAE's scaling factor."""
-    two_passes: bool = False
-    """Whether the two halves of guidance run one after the other instead of as a batch."""
-    dtype: torch.dtype = torch.float32
-    """Of latents and tokens: what the transformer computes in."""
-    device: torch.device = CPU
+PAINTERS: dict[type, Callable[..., Painter]] = {Models: CogVideoXPainter, WanModels: WanPainter}
+"""Who paints with which models; after this nobody asks which backbone it is."""
 
 
 @runtime_checkable
@@ -66,21 +64,16 @@ class Kept(Protocol):
         ...
 
     def __setitem__(self, name: str, tensor: Tensor, /) -> None:
-        """Keep a tensor of the CPU: (1, F, C, h, w) latents, or the (1, 3, T, H, W) frames that a window ends with."""
+        """Keep a tensor of the CPU: the character as the model sees it, latents, or a window's last frames."""
         ...
 
 
-Working = Callable[[nn.Module], AbstractContextManager[Any]]
-"""Brings a component to the device for as long as it works."""
-
-
-@torch.no_grad()
 def walk(
-    models: Models,
+    models: Models | WanModels,
     reference: Picture,
     tokens: Iterable[Tensor],
     windows: list[Window],
-    settings: Settings,
+    settings: Settings | WanSettings,
     seed: int,
     *,
     kept: Kept | None = None,
@@ -93,11 +86,11 @@ def walk(
     latents of the next one in place; where the two overlap, the frames are faded from one to the other.
 
     Args:
-        models: transformer and VAE.
+        models: transformer, VAE and what else the backbone has.
         reference: (H, W, 3) the character, already of the size of the frames.
         tokens: (M, D) motion tokens for each window.
         windows: from `plan_windows`, all of the same length.
-        settings: how the models are run.
+        settings: how the models are run; `WanSettings` for `WanModels`.
         seed: the run's seed.
         kept: where finished windows are kept; those already there are decoded again instead of made.
         watch: is told of every denoising step.
@@ -108,15 +101,9 @@ def walk(
     """
     frames, latent_frames = windows[0].frames, windows[0].latent_frames
     noted = kept if kept is not None else _Nothing()
-    if (reference_latents := noted.get("reference")) is None:
-        with working(models.vae):
-            reference_latents = _reference(models.vae, reference, frames, settings, derived_seed(seed, "reference"))
-        noted["reference"] = reference_latents.cpu()
-    reference_latents = reference_latents.to(settings.device, settings.dtype)
-    sizes = models.transformer.config
-    rows, columns = (side // sizes.patch_size for side in reference_latents.shape[-2:])
-    visual = visual_table(latent_frames, rows, columns, sizes.attention_head_dim).to(settings.device)
-    motion = motion_table(latent_frames, settings.joint_mean_mm, sizes.attention_head_dim).to(settings.device)
+    painter = PAINTERS[type(models)](models, settings, reference, windows[0], working)
+    if (character := noted.get("reference")) is None:
+        character = noted["reference"] = painter.look(_generator(derived_seed(seed, "reference"))).cpu()
 
     total = len(windows) * settings.steps
     ticks = watch(range(total), "denoise", total)
@@ -127,25 +114,17 @@ def walk(
                 f"{latent_frames} latent frames have {JOINTS} motion tokens each, not {len(window_tokens)}"
             )
         name = f"window-{window.index}"
-        latents = noted.get(name)
-        if latents is not None:
+        if (latents := noted.get(name)) is not None:
             list(islice(ticks, settings.steps))
         else:
-            condition = Condition(
-                reference=reference_latents,
-                tokens=window_tokens[None].to(settings.device, settings.dtype),
-                visual=visual,
-                motion=motion,
-            )
-            held = None
-            if tail is not None:
-                with working(models.vae):
-                    held = encode_video(models.vae, tail).to(settings.device, settings.dtype)
-            with working(models.transformer):
-                latents = _denoised(models, condition, settings, held, window_seed(seed, window.index), ticks)
-            noted[name] = latents.cpu()
-        with working(models.vae):
-            video = decode(models.vae, latents).clamp(-1, 1)
+            generator = _generator(window_seed(seed, window.index))
+            steps = painter.denoise(character, window_tokens[None], tail, generator)
+            with torch.no_grad():
+                ((latents, _),) = deque(zip(steps, ticks, strict=False), maxlen=1)
+            latents = noted[name] = latents.cpu()
+        video = painter.decode(latents)
+        if settings.color_match:
+            video = match_colours(video, to_video(reference[None]))
         if tail is not None:
             video[:, :, : window.carried] = _faded(tail, video[:, :, : window.carried])
         follower = windows[window.index + 1] if window.index + 1 < len(windows) else None
@@ -176,31 +155,6 @@ class _Nothing:
 
     def __setitem__(self, _name: str, _tensor: Tensor, /) -> None:
         return None
-
-
-def _reference(vae: AutoencoderKLCogVideoX, picture: Picture, frames: int, settings: Settings, seed: int) -> Latents:
-    sample, scaled = settings.sample_reference, settings.scale_reference
-    return encode_reference(vae, picture, frames, sample=sample, scaled=scaled, generator=_generator(seed))
-
-
-def _denoised(
-    models: Models, condition: Condition, settings: Settings, held: HeldLatents | None, seed: int, ticks: Iterator[int]
-) -> Latents:
-    """The latents after the last step, with a tick after each."""
-    steps = denoise(
-        models.transformer,
-        settings.scheduler,
-        condition,
-        steps=settings.steps,
-        guidance=settings.guidance,
-        generator=_generator(seed),
-        two_passes=settings.two_passes,
-        held=held,
-    )
-    latents = condition.reference
-    for latents, _ in zip(steps, ticks, strict=False):  # noqa: B007
-        pass
-    return latents
 
 
 def _faded(before: Video, after: Video) -> Video:

@@ -3,17 +3,21 @@
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
-from mtvcraft_cli.preset import Preset
+from mtvcraft_cli.preset import Preset, lora_of
 
 ENDINGS = {".safetensors", ".bin", ".pt", ".pth"}
+WORDS = "tokenizer.json"
+"""All that a text tokenizer is made of."""
+ALONE = {"no_motion": "unconditional_motion_token"}
+"""Parts that are one tensor of a checkpoint, which is read without the rest."""
 MANIFEST = Path(__file__).with_name("manifest.yaml")
 
 
@@ -31,6 +35,12 @@ class Released:
     licence: str
     also: Sequence[str] = ()
     """Other names that the repository goes by."""
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """Other repositories that hold the same, and the file or folder there."""
+    kind: str = ""
+    """What a `config.json` beside the weights calls the model; one that says otherwise belongs to another model."""
+    words: bool = False
+    """Whether it is a text tokenizer, which is a `tokenizer.json` and no weights."""
     sha256: Sequence[str] = ()
     """Known hashes, of which a file that runs code must have one."""
 
@@ -61,21 +71,22 @@ class Located:
 
     @property
     def files(self) -> list[Path]:
-        """The weight files themselves, with the `config.json` beside them."""
+        """The weight files themselves, with the `config.json` beside them; of a single tensor only those it lies in."""
         if self.path is None:
             return []
-        folder = self.path if self.path.is_dir() else self.path.parent
-        config = [path for path in (folder / "config.json",) if path.is_file()]
+        if self.part in ALONE and (shard := shard_of(self.path, ALONE[self.part])) is not None:
+            return [shard]
+        config = [path for path in (self._config_file,) if path is not None]
         if self.path.is_file() and not self.path.name.endswith(".index.json"):
             return [self.path, *config]
-        ours = (path for path in folder.iterdir() if path.suffix in ENDINGS or path.name.endswith(".index.json"))
-        return sorted(ours) + config
+        folder = self.path if self.path.is_dir() else self.path.parent
+        ours = [path for path in folder.iterdir() if path.suffix in ENDINGS or path.name.endswith(".index.json")]
+        return sorted(ours or folder.glob(WORDS)) + config
 
     def config(self) -> dict[str, Any]:
         """The `config.json` beside the weights; nothing where there is none."""
-        folder = self.path if self.path is None or self.path.is_dir() else self.path.parent
-        file = folder and folder / "config.json"
-        if file is None or not file.is_file():
+        file = self._config_file
+        if file is None:
             return {}
         try:
             return dict(json.loads(file.read_text(encoding="utf-8")))
@@ -83,9 +94,17 @@ class Located:
             raise MtvcraftError(f"`{file}` is not JSON: {error}", hint="fetch it again", exit=Exit.WEIGHTS) from error
 
     @property
+    def _config_file(self) -> Path | None:
+        """None for published single files too: a repository that lays them side by side has another model's there."""
+        if self.path is None or (self.released and self.path.is_file()):
+            return None
+        file = (self.path if self.path.is_dir() else self.path.parent) / "config.json"
+        return file if file.is_file() else None
+
+    @property
     def size_bytes(self) -> int:
-        """What lies there; 0 where it is missing or seeded."""
-        return sum(file.stat().st_size for file in self.files)
+        """What is read of it; 0 where it is missing or seeded, and next to nothing for a single tensor."""
+        return 0 if self.part in ALONE else sum(file.stat().st_size for file in self.files)
 
 
 def manifest() -> dict[str, Released]:
@@ -94,20 +113,43 @@ def manifest() -> dict[str, Released]:
     return {name: Released(name=name, **line) for name, line in lines.items()}
 
 
-def locate(preset: Preset, folder: Path | None) -> dict[str, Located]:
-    """Find every part that a preset is made of.
+def locate(preset: Preset, folder: Path | None, leave_out: Collection[str] = ()) -> dict[str, Located]:
+    """Find every part that a preset needs: those of its backbone, and its LoRAs.
 
     Args:
-        preset: whose `weights` are looked up.
+        preset: whose `weights` and `loras` are looked up.
         folder: of the user's own, laid out like the repositories; looked at before the hub's cache.
+        leave_out: parts that this run can do without, as the text encoder where what it makes is kept.
 
     Returns:
-        For each part (tokenizer, transformer, vae) where it is, or that it is missing.
+        For each part (see `preset.PARTS`; "lora-1", "lora-2" and so on) where it is, or that it is missing. "No motion"
+        tokens are only needed where motion guidance is on.
 
     Raises:
         MtvcraftError: the preset names something that is neither in the manifest nor a file (exit 6).
     """
-    return {part: _locate(part, source, preset, folder) for part, source in preset.weights.items()}
+    unused = {*leave_out, *(["no_motion"] if preset.sampler.motion_guidance == 1 else [])}
+    sources = {part: source for part, source in preset.weights.items() if part not in unused}
+    sources |= {f"lora-{number}": lora_of(words)[0] for number, words in enumerate(preset.loras, start=1)}
+    return {part: _locate(part, source, preset, folder) for part, source in sources.items()}
+
+
+def shard_of(path: Path, tensor: str) -> Path | None:
+    """The file of a sharded checkpoint that holds a tensor; None where there is no such file, shard or tensor.
+
+    Args:
+        path: the folder of the checkpoint, or its `.index.json`.
+        tensor: the name that it has in the checkpoint.
+    """
+    index = next(iter(sorted(path.glob("*.index.json"))), path)
+    if not index.name.endswith(".index.json"):
+        return None
+    try:
+        shard = json.loads(index.read_text(encoding="utf-8"))["weight_map"][tensor]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    file = index.parent / Path(str(shard)).name
+    return file if file.is_file() else None
 
 
 def _locate(part: str, source: str, preset: Preset, folder: Path | None) -> Located:
@@ -129,15 +171,18 @@ def find_released(released: Released, folder: Path | None) -> Path | None:
     """Look for published weights in the user's folder, then in the hub's cache."""
     places: list[Path] = []
     if folder is not None:
-        places += [folder / released.path, folder / released.name, folder / Path(released.path).name]
-        places += [folder / repo / released.path for repo in _repositories(released)]
-    for repo in _repositories(released):
-        places += [snapshot / released.path for snapshot in _snapshots(repo)]
-    return next((place for place in places if _holds_weights(place)), None)
+        places += [folder / repo / path for repo, path in _repositories(released)]
+        places += [folder / name for name in (released.path, released.name, *released.elsewhere.values())]
+        places += [folder / Path(path).name for path in (released.path, *released.elsewhere.values())]
+    for repo, path in _repositories(released):
+        places += [snapshot / path for snapshot in _snapshots(repo)]
+    return next((place for place in places if _holds(place, released)), None)
 
 
-def _repositories(released: Released) -> list[str]:
-    return [repo for repo in (released.repo, *released.also) if repo]
+def _repositories(released: Released) -> list[tuple[str, str]]:
+    """Everywhere on the hub that the weights are: the repository, and the file or folder in it."""
+    own = [(repo, released.path) for repo in (released.repo, *released.also) if repo]
+    return own + list(released.elsewhere.items())
 
 
 def _snapshots(repo: str) -> list[Path]:
@@ -152,10 +197,20 @@ def _snapshots(repo: str) -> list[Path]:
     return first + [path for path in newest if path not in first]
 
 
-def _holds_weights(place: Path) -> bool:
-    if place.is_file():
+def _holds(place: Path, released: Released) -> bool:
+    """Whether a file or folder has what is sought, and doesn't say that it is another model's."""
+    if not place.is_dir():
+        return place.is_file()
+    if released.words:
+        return (place / WORDS).is_file()
+    if not any(path.suffix in ENDINGS for path in place.iterdir()):
+        return False
+    try:
+        said = json.loads((place / "config.json").read_text(encoding="utf-8"))
+        kinds = [said.get("_class_name"), *said.get("architectures", [])]
+    except (OSError, ValueError, AttributeError, TypeError):
         return True
-    return place.is_dir() and any(path.suffix in ENDINGS for path in place.iterdir())
+    return not released.kind or released.kind in kinds or not any(kinds)
 
 
 def require(preset: Preset, parts: Mapping[str, Located]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from zipfile import ZipFile
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -56,6 +56,64 @@ def read_tensors(path: Path, *, within: str | None = None) -> dict[str, Tensor]:
     raise _unusable(path, "it is neither safetensors nor written by torch")
 
 
+def read_tensor(path: Path, name: str) -> Tensor:
+    """Read one tensor of a checkpoint; the others stay in their file.
+
+    Args:
+        path: as `read_tensors` takes it.
+        name: the tensor's name in the checkpoint.
+
+    Raises:
+        MtvcraftError: as `read_tensors` does; or the checkpoint has no such tensor.
+    """
+    index = _in_folder(path) if path.is_dir() else path
+    file = index
+    if index.name.endswith(".index.json"):
+        places = _places(index)
+        if name not in places:
+            raise _unusable(index, f"it lists no `{name}`")
+        file = index.parent / places[name]
+        if not file.is_file():
+            raise _unusable(index, f"the shard `{places[name]}` is missing")
+    if _is_safetensors(file):
+        try:
+            with safe_open(file, framework="pt") as opened:
+                if name in opened.keys():  # noqa: SIM118 - it is no dict
+                    return opened.get_tensor(name)
+        except (SafetensorError, ValueError, OSError) as error:
+            raise _unusable(file, str(error)) from error
+    elif name in (tensors := read_tensors(file)):  # mapped from the file: only what is touched is read
+        return tensors[name].clone()
+    raise _unusable(file, f"it holds no `{name}`")
+
+
+def read_lora_config(path: Path) -> dict[str, Any]:
+    """What is written beside or at the head of a LoRA: rank, alpha and the like; nothing where nothing is.
+
+    Args:
+        path: its file, or a folder of peft's with an `adapter_config.json`.
+
+    Raises:
+        MtvcraftError: what is written is not JSON.
+    """
+    beside = (path if path.is_dir() else path.parent) / "adapter_config.json"
+    file = _in_folder(path) if path.is_dir() else path
+    try:
+        if beside.is_file():
+            return dict(json.loads(beside.read_text(encoding="utf-8")))
+        if not _is_safetensors(file):
+            return {}
+        with safe_open(file, framework="pt") as opened:
+            return dict(json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}")))
+    except (SafetensorError, ValueError, TypeError, OSError) as error:
+        raise _unusable(path, f"its settings are not JSON ({_first_line(error)})") from error
+
+
+def _is_safetensors(file: Path) -> bool:
+    with file.open("rb") as source:
+        return source.read(9)[8:] == b"{"
+
+
 def _in_folder(folder: Path) -> Path:
     """The one checkpoint of a folder: its index, or else its only weight file."""
     for ending in ENDINGS:
@@ -69,13 +127,8 @@ def _in_folder(folder: Path) -> Path:
 
 
 def _read_shards(index: Path, within: str | None) -> dict[str, Tensor]:
-    try:
-        places = {key: str(shard) for key, shard in json.loads(index.read_text("utf-8"))["weight_map"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _unusable(index, f"it is no index of shards ({type(error).__name__}: {error})") from error
+    places = _places(index)
     shards = sorted(set(places.values()))
-    if outside := [shard for shard in shards if Path(shard).name != shard]:
-        raise _unusable(index, f"it names a file outside its folder: `{outside[0]}`")
     if missing := [shard for shard in shards if not (index.parent / shard).is_file()]:
         raise _unusable(index, f"{len(missing)} of {len(shards)} shards are missing: {_some(missing)}")
     tensors: dict[str, Tensor] = {}
@@ -88,6 +141,17 @@ def _read_shards(index: Path, within: str | None) -> dict[str, Tensor]:
             raise _unusable(index.parent / shard, f"it holds {_some(strange)}, which `{index.name}` doesn't list there")
         tensors |= found
     return tensors
+
+
+def _places(index: Path) -> dict[str, str]:
+    """Which file beside the index holds each tensor."""
+    try:
+        places = {key: str(shard) for key, shard in json.loads(index.read_text("utf-8"))["weight_map"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unusable(index, f"it is no index of shards ({type(error).__name__}: {error})") from error
+    if outside := [shard for shard in places.values() if Path(shard).name != shard]:
+        raise _unusable(index, f"it names a file outside its folder: `{min(outside)}`")
+    return places
 
 
 def _read_torch(path: Path, *, zipped: bool) -> object:

@@ -1,0 +1,120 @@
+"""How the small model paints one window of a long video; `wanvideo.painter` is its sibling for the large one."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mtvcraft_cli.latents.cogvideox import CogVideoXMotionTransformer
+from mtvcraft_cli.latents.rope import motion_table, visual_table
+from mtvcraft_cli.latents.sampler import Condition, Scheduler, denoise
+from mtvcraft_cli.latents.vae import decode, encode_reference, encode_video
+from mtvcraft_cli.shapes import Latents, MotionTokens, Picture, Video
+from mtvcraft_cli.windows import Window
+
+CPU = torch.device("cpu")
+Working = Callable[[nn.Module], AbstractContextManager[Any]]
+"""Brings a component to the device for as long as it works."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Settings:
+    """How the small model is run."""
+
+    scheduler: Scheduler
+    steps: int
+    """Denoising steps of a window."""
+    guidance: float
+    """How hard the motion tokens pull; 1.0 is off."""
+    joint_mean_mm: Float[np.ndarray, "J 3"]
+    """Mean joint positions of the training set, from which the motion tokens' rotary positions come; millimetres."""
+    sample_reference: bool
+    """Whether the reference latents are drawn from the VAE's posterior or are its mean."""
+    scale_reference: bool
+    """Whether they are multiplied by the VAE's scaling factor."""
+    color_match: bool = False
+    """Whether every window gets the reference's colours."""
+    two_passes: bool = False
+    """Whether the two halves of guidance run one after the other instead of as a batch."""
+    dtype: torch.dtype = torch.float32
+    """Of latents and tokens: what the transformer computes in."""
+    device: torch.device = CPU
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Models:
+    """What the small model's windows are made with, in eval mode."""
+
+    transformer: CogVideoXMotionTransformer
+    vae: AutoencoderKLCogVideoX
+
+    def resamples(self, latent_frames: int) -> bool:
+        """Whether the "no motion" tokens were learned for windows of another length and must be stretched."""
+        return self.transformer.resamples(latent_frames)
+
+
+class CogVideoXPainter:
+    """Paints windows one by one; the character's latents are the same in all of them."""
+
+    def __init__(
+        self, models: Models, settings: Settings, reference: Picture, window: Window, working: Working
+    ) -> None:
+        self.models, self.settings, self.working = models, settings, working
+        self.reference, self.window = reference, window
+        sizes = models.transformer.config
+        latent_px = 2 ** (len(models.vae.config.block_out_channels) - 1)
+        rows, columns = (side // latent_px // sizes.patch_size for side in reference.shape[:2])
+        head = sizes.attention_head_dim
+        self.visual = visual_table(window.latent_frames, rows, columns, head).to(settings.device)
+        self.motion = motion_table(window.latent_frames, settings.joint_mean_mm, head).to(settings.device)
+
+    def look(self, generator: torch.Generator) -> Latents:
+        """The character's latents in every frame of a window, (1, F, C, h, w)."""
+        settings = self.settings
+        with self.working(self.models.vae):
+            return encode_reference(
+                self.models.vae,
+                self.reference,
+                self.window.frames,
+                sample=settings.sample_reference,
+                scaled=settings.scale_reference,
+                generator=generator,
+            )
+
+    def denoise(
+        self, character: Tensor, tokens: MotionTokens, tail: Video | None, generator: torch.Generator
+    ) -> Iterator[Latents]:
+        """The window's latents after each step, (1, F, C, h, w); the last frames of the one before hold the first."""
+        models, settings = self.models, self.settings
+        held = None
+        if tail is not None:
+            with self.working(models.vae):
+                held = self._ready(encode_video(models.vae, tail))
+        condition = Condition(
+            reference=self._ready(character), tokens=self._ready(tokens), visual=self.visual, motion=self.motion
+        )
+        with self.working(models.transformer):
+            yield from denoise(
+                models.transformer,
+                settings.scheduler,
+                condition,
+                steps=settings.steps,
+                guidance=settings.guidance,
+                generator=generator,
+                two_passes=settings.two_passes,
+                held=held,
+            )
+
+    def decode(self, latents: Latents) -> Video:
+        """The window's frames, (1, 3, T, H, W) float32 on the CPU, -1..1."""
+        with self.working(self.models.vae):
+            return decode(self.models.vae, latents).clamp(-1, 1)
+
+    def _ready(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.settings.device, self.settings.dtype)

@@ -1,0 +1,1 @@
+"""What surrounds the large transformer: text, picture and mask conditions, the VAE, the sampler, LoRA, sizes."""
