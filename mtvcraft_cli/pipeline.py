@@ -1,53 +1,83 @@
 """The whole way on one screen: each room called once, in order; below it, the stages with what is kept of them."""
 
+import glob
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import partial
+from itertools import repeat
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKLCogVideoX
+from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
-from mtvcraft_cli.cache import Cache, key_of, sha256_of
+from mtvcraft_cli.cache import Cache, key_of
 from mtvcraft_cli.device.memory import peak_memory
 from mtvcraft_cli.device.place import choose_dtype, working
 from mtvcraft_cli.jobs.animation import PreparedAnimation
-from mtvcraft_cli.jobs.drive import Drive, Estimator, PoseSettings, tokenizer_identity
-from mtvcraft_cli.jobs.files import PreparedPose, PreparedTokens
+from mtvcraft_cli.jobs.drive import Drive, DriveSettings, Estimator, Framing, tokenizer_identity
+from mtvcraft_cli.jobs.files import PreparedList, PreparedPose, PreparedTokens
+from mtvcraft_cli.jobs.text import TEXT_PARTS, prompts_of, text_key, text_told
 from mtvcraft_cli.jobs.timing import Timing, plan_timing
-from mtvcraft_cli.joints.files import Motion, load_motion, resample, save_motion
+from mtvcraft_cli.joints.backend import Scene
+from mtvcraft_cli.joints.files import Motion, resample, save_motion
+from mtvcraft_cli.joints.framing import framing_remarks, mirror, rooted
 from mtvcraft_cli.joints.gaps import describe, fill
-from mtvcraft_cli.joints.neutral import on_neutral_body
-from mtvcraft_cli.joints.overlay import draw_over
+from mtvcraft_cli.joints.neutral import neutral_joints
+from mtvcraft_cli.joints.overlay import draw_alone, draw_over
+from mtvcraft_cli.joints.own.body import load_body
+from mtvcraft_cli.joints.own.write import write_motion
+from mtvcraft_cli.joints.people import choose_person, describe_choice, load_scene, people_rows, save_scene
+from mtvcraft_cli.joints.sheet import contact_sheet
 from mtvcraft_cli.joints.skeleton import PARTS
+from mtvcraft_cli.joints.smooth import smooth, smooth_pose
+from mtvcraft_cli.joints.strength import strengthened
+from mtvcraft_cli.joints.view import write_view
+from mtvcraft_cli.latents import wan
 from mtvcraft_cli.latents.checkpoint import arguments_of
 from mtvcraft_cli.latents.cogvideox import CogVideoXMotionTransformer, build_transformer
 from mtvcraft_cli.latents.sampler import make_scheduler
 from mtvcraft_cli.latents.seeded import seeded_tensors
 from mtvcraft_cli.latents.vae import build_vae
-from mtvcraft_cli.latents.walk import Models, Settings, walk, window_seed
-from mtvcraft_cli.preset import Preset
+from mtvcraft_cli.latents.walk import Models, Settings, WanModels, WanSettings, walk, window_seed
+from mtvcraft_cli.latents.wan import WanMotionTransformer
+from mtvcraft_cli.latents.wanvideo import vae as wan_vae
+from mtvcraft_cli.latents.wanvideo.lora import alpha_of, merge_lora
+from mtvcraft_cli.latents.wanvideo.picture import build_picture_encoder
+from mtvcraft_cli.latents.wanvideo.sampler import Guidance
+from mtvcraft_cli.latents.wanvideo.sampler import make_scheduler as make_flow_scheduler
+from mtvcraft_cli.latents.wanvideo.text import build_text_encoder, encode_text
+from mtvcraft_cli.latents.wanvideo.text import load_tokenizer as load_text_tokenizer
+from mtvcraft_cli.latents.wanvideo.text import tokenise as tokenise_text
+from mtvcraft_cli.preset import Preset, lora_of
 from mtvcraft_cli.progress import Watch
-from mtvcraft_cli.shapes import Frames
+from mtvcraft_cli.shapes import Frames, JointsMm, Picture
 from mtvcraft_cli.sidecar import versions, write_sidecar
 from mtvcraft_cli.tokens.files import TokenFile, save_tokens
-from mtvcraft_cli.tokens.tokenise import Tokenised, TokensFile, detokenise, motion_tokens, tokenise
+from mtvcraft_cli.tokens.tokenise import OriginMm, Tokenised, TokensFile, detokenise, motion_tokens, tokenise
 from mtvcraft_cli.tokens.tokenizer import MotionTokenizer, tokenizer_from_tensors
-from mtvcraft_cli.video.picture import fit_picture
+from mtvcraft_cli.video.figure import figure_box
+from mtvcraft_cli.video.kind import is_pattern
+from mtvcraft_cli.video.panels import Panels, paced
+from mtvcraft_cli.video.picture import fit_picture, write_picture
 from mtvcraft_cli.video.read import open_clip, read_ahead
 from mtvcraft_cli.video.write import VideoWriter
-from mtvcraft_cli.weights.locate import Located
-from mtvcraft_cli.weights.read import read_tensors
+from mtvcraft_cli.weights.locate import ALONE, Located
+from mtvcraft_cli.weights.read import read_lora_config, read_tensor, read_tensors
 from mtvcraft_cli.windows import plan_windows
+
+COMPARED_PX: Final = 384
+"""Height of the panels of `--compare`."""
 
 
 def run_animation(prepared: PreparedAnimation, watch: Watch) -> "AnimationReport":
@@ -55,41 +85,73 @@ def run_animation(prepared: PreparedAnimation, watch: Watch) -> "AnimationReport
 
     T frames of the driver, W windows of F latent frames each, H x W pixels.
     """
-    job, preset, timing = prepared.job, prepared.job.preset, prepared.timing
+    job, preset = prepared.job, prepared.job.preset
     report = AnimationReport(prepared=prepared)
     with report.stage("load"):
         tokenizer = load_tokenizer(preset, prepared.parts["tokenizer"])
-        models, settings = load_models(prepared)
+        loaded = LOADERS[preset.backbone](prepared, report.remarks) if job.force or not prepared.made else None
     window = prepared.windows[0]
-    if settings.guidance != 1 and models.transformer.resamples(window.latent_frames):
+    if loaded and preset.sampler.motion_guidance != 1 and loaded[0].resamples(window.latent_frames):
         report.warnings.append(
             f"the no-motion tokens were learned for windows of {preset.frames} frames "
             f"and are stretched to {window.frames}"
         )
+    picture = fit_picture(prepared.picture, preset.size_px, job.fit, job.background)  # (H, W, 3)
     with report.stage("pose"):
-        motion = find_motion(prepared.drive, prepared.estimator, job.pose, prepared.cache, watch)  # (T, 24, 3) mm
+        motion = find_motion(prepared.drive, prepared.estimator, job.driver, prepared.cache, report.remarks, watch)
+        motion = motion and framed(motion, job.motion)  # (T, 24, 3) mm
+        if motion is not None:
+            report.remarks += framing_remarks(motion, figure_box(picture), preset.size_px)
     with report.stage("tokenize"):
         tokens = find_tokens(prepared, motion, tokenizer, report, watch)  # (W, F, 24) codes
+    if loaded is not None:
+        animate(prepared, loaded[0], loaded[1], picture, tokens, tokenizer, report, watch)
+        write_sidecar(job.output, report.sidecar())
+    if job.compare is not None:
+        with report.stage("compare"):
+            write_comparison(prepared, motion, tokens, tokenizer, watch)
+    return report
+
+
+def animate(
+    prepared: PreparedAnimation,
+    models: Models | WanModels,
+    settings: Settings | WanSettings,
+    picture: Picture,
+    tokens: "MotionInTokens",
+    tokenizer: MotionTokenizer,
+    report: "AnimationReport",
+    watch: Watch,
+) -> None:
+    """Tokens to frames, window by window, written as they are made."""
+    job, timing = prepared.job, prepared.timing
     with (
         report.stage("animate"),
-        VideoWriter(job.output, preset.size_px, timing.rate, crf=job.crf, sound=prepared.sound) as writer,
+        VideoWriter(job.output, job.preset.size_px, timing.rate, crf=job.crf, sound=prepared.sound) as writer,
     ):
         frames = walk(
             models,
-            fit_picture(prepared.picture, preset.size_px),  # (H, W, 3)
-            (motion_tokens(tokens, tokenizer, window.index)[0] for window in prepared.windows),  # (F * 24, D) each
+            picture,
+            (motion_tokens(tokens.tokens, tokenizer, window.index)[0] for window in prepared.windows),  # (F * 24, D)
             prepared.windows,
             settings,
             job.seed,
-            kept=report.keep(tokens),
+            kept=report.keep(tokens.tokens, picture),
             watch=watch,
             working=partial(working, device=settings.device, offload=offload_of(prepared)),
         )
         for batch in retimed(frames, timing):
             writer.write(batch)  # (n, H, W, 3)
             report.frames += len(batch)
-    write_sidecar(job.output, report.sidecar())
-    return report
+
+
+def settled(path: Path) -> Path:
+    """A path that means the same from any folder; only the pattern's own part of a pattern stays one."""
+    if not is_pattern(path):
+        return path.resolve()
+    parts = path.parts
+    fixed = next(index for index, part in enumerate(parts) if is_pattern(Path(part)))
+    return Path(glob.escape(str(Path(*parts[:fixed]).resolve())), *parts[fixed:])
 
 
 def retimed(frames: Iterator[Frames], timing: Timing) -> Iterator[Frames]:
@@ -106,35 +168,77 @@ def retimed(frames: Iterator[Frames], timing: Timing) -> Iterator[Frames]:
 
 
 def find_motion(
-    drive: Drive, estimator: Estimator | None, settings: PoseSettings, cache: Cache, watch: Watch
+    drive: Drive,
+    estimator: Estimator | None,
+    settings: DriveSettings,
+    cache: Cache,
+    remarks: list[str],
+    watch: Watch,
 ) -> Motion | None:
-    """The driver's joints: read, found in an earlier run, or found now. Tokens have none."""
+    """The driver's joints: read, or found in a video; tokens have none. What is to be said goes to `remarks`."""
     if estimator is None:
-        return drive.motion
-    backend, by = estimator.backend, estimator.told()
-    source = {"name": drive.path.name, "sha256": sha256_of(drive.path)}
-    meta = {"source": source, "backend": by, "person": "the first"}
-    key = key_of("joints", {"drive": source["sha256"], "by": by, "max_gap_s": str(settings.max_gap_s)})
-    if (kept := cache.find("joints", key)) is not None:
-        return replace(load_motion(kept / "clip.joints.npz")[0], meta=meta)
-    clip = open_clip(drive.path)
-    size_px = (clip.info.width_px, clip.info.height_px)
-    estimate = backend.estimate(read_ahead(clip.batches()), size_px, drive.rate, watch, drive.frames)
-    filled = fill(estimate, drive.rate, settings.max_gap_s, drive.path.name)
-    motion = Motion(
-        joints_mm=filled.joints_mm,
-        confidence=filled.confidence,
-        observed=filled.found,
-        rate=drive.rate,
-        size_px=size_px,
-        smpl_pose=filled.smpl and filled.smpl.pose,
-        smpl_betas=filled.smpl and filled.smpl.betas,
-        smpl_transl=filled.smpl and filled.smpl.transl,
-        meta=meta,
+        motion = drive.motion
+    else:
+        scene = find_people(drive, estimator, settings, cache, watch)
+        number, person = choose_person(scene, settings.person, drive.rate, drive.path.name)
+        remarks += describe_choice(scene, settings.person, number, drive.rate)
+        filled = fill(person.estimate, drive.rate, settings.max_gap_s, drive.path.name)
+        assert drive.clip is not None
+        motion = Motion(
+            joints_mm=filled.joints_mm,
+            confidence=filled.confidence,
+            observed=filled.found,
+            rate=drive.rate,
+            size_px=drive.clip.size_px,
+            smpl_pose=filled.smpl and filled.smpl.pose,
+            smpl_betas=filled.smpl and filled.smpl.betas,
+            smpl_transl=filled.smpl and filled.smpl.transl,
+            meta={
+                "source": {"name": drive.path.name, "sha256": drive.sha256},
+                "backend": estimator.told(),
+                "person": number,
+                "settings": settings.told(),
+            },
+        )
+    if motion is None:
+        return None
+    remarks += describe(motion).sentences()
+    return calmed(motion) if settings.smooth else motion
+
+
+def calmed(motion: Motion) -> Motion:
+    """A motion smoothed, SMPL's parameters along with the joints."""
+    root = motion.smpl_transl
+    return replace(
+        motion,
+        joints_mm=smooth(motion.joints_mm, motion.rate),
+        smpl_pose=None if motion.smpl_pose is None else smooth_pose(motion.smpl_pose, motion.rate),
+        smpl_transl=None if root is None else smooth(1000 * root[:, None], motion.rate)[:, 0] / np.float32(1000),
     )
+
+
+def find_people(drive: Drive, estimator: Estimator, settings: DriveSettings, cache: Cache, watch: Watch) -> Scene:
+    """Everyone in a video, found in an earlier run or now."""
+    assert drive.clip is not None
+    part = {name: str(value) for name, value in settings.part.items() if name != "rate"}
+    behind = str(settings.background) if drive.clip.transparent else None
+    key = key_of(
+        "joints",
+        {"drive": drive.sha256, "part": part, "rate": str(drive.rate), "behind": behind, "by": estimator.told()},
+    )
+    if (kept := cache.find("joints", key)) is not None:
+        return load_scene(kept / "people.npz")
+    clip = open_clip(drive.path, **settings.seen)
+    scene = estimator.backend.see(read_ahead(clip.batches()), clip.info.size_px, drive.rate, watch, drive.frames)
     with cache.make("joints", key) as folder:
-        save_motion(folder / "clip.joints.npz", motion)
-    return motion
+        save_scene(folder / "people.npz", scene)
+    return scene
+
+
+def framed(motion: Motion, how: Framing) -> Motion:
+    """The driver's motion as it is to be followed."""
+    motion = mirror(motion) if how.mirror else motion
+    return rooted(strengthened(motion, how.motion_strength), how.root)
 
 
 def find_tokens(
@@ -143,17 +247,18 @@ def find_tokens(
     tokenizer: MotionTokenizer,
     report: "AnimationReport",
     watch: Watch,
-) -> TokensFile:
+) -> "MotionInTokens":
     """The driver's motion tokens, read or made."""
     if motion is None:
         assert prepared.drive.tokens is not None
-        return prepared.drive.tokens.tokens
-    report.remarks += describe(motion).sentences()
-    preset, timing = prepared.job.preset, prepared.timing
+        return MotionInTokens(prepared.drive.tokens.tokens, prepared.drive.tokens.origin_mm)
+    preset, timing, body = prepared.job.preset, prepared.timing, prepared.job.driver.body_model
+    seen = [motion.joints_mm, *([motion.smpl_pose, motion.smpl_betas] if body else [])]
     key = key_of(
         "tokens",
         {
-            "joints": hashlib.sha256(motion.joints_mm.tobytes()).hexdigest(),
+            "joints": [hashlib.sha256(each.tobytes()).hexdigest() for each in seen if each is not None],
+            "body": prepared.hashes.get("body_model"),
             "times": [str(motion.rate), str(timing.model_rate), timing.model_frames],
             "preset": preset.fingerprint,
             "tokenizer": tokenizer_identity(prepared.parts["tokenizer"], prepared.hashes),
@@ -162,23 +267,44 @@ def find_tokens(
     )
     if (kept := prepared.cache.find("tokens", key)) is not None:
         report.warnings += json.loads((kept / "warnings.json").read_text(encoding="utf-8"))
-        return np.load(kept / "tokens.npy", allow_pickle=False)
-    tokenised = to_tokens(motion, preset, timing, tokenizer, prepared.device, watch)
+        origin = kept / "origin_mm.npy"
+        return MotionInTokens(
+            np.load(kept / "tokens.npy", allow_pickle=False),
+            np.load(origin, allow_pickle=False) if origin.is_file() else None,
+        )
+    tokenised = to_tokens(motion, preset, timing, tokenizer, prepared.device, body, watch)
     warnings = [] if preset.seeded else tokenised.report.warnings()
     with prepared.cache.make("tokens", key) as folder:
         np.save(folder / "tokens.npy", tokenised.tokens, allow_pickle=False)
+        if tokenised.origin_mm is not None:
+            np.save(folder / "origin_mm.npy", tokenised.origin_mm, allow_pickle=False)
         (folder / "warnings.json").write_text(json.dumps(warnings), encoding="utf-8")
     report.warnings += warnings
-    return tokenised.tokens
+    return MotionInTokens(tokenised.tokens, tokenised.origin_mm)
+
+
+@dataclass(frozen=True)
+class MotionInTokens:
+    """The driver's motion as the model sees it, and what it takes to make joints of it again."""
+
+    tokens: TokensFile
+    origin_mm: OriginMm | None
 
 
 def to_tokens(
-    motion: Motion, preset: Preset, timing: Timing, tokenizer: MotionTokenizer, device: str, watch: Watch
+    motion: Motion,
+    preset: Preset,
+    timing: Timing,
+    tokenizer: MotionTokenizer,
+    device: str,
+    body_model: Path | None,
+    watch: Watch,
 ) -> Tokenised:
     """Joints at the driver's rate to tokens at the model's."""
-    joints_mm = resample(motion, timing.model_rate, timing.model_frames).joints_mm
+    motion = resample(motion, timing.model_rate, timing.model_frames)
+    joints_mm = motion.joints_mm
     if preset.body == "neutral":
-        joints_mm = on_neutral_body(joints_mm)
+        joints_mm = neutral_joints(motion, load_body(body_model) if body_model else None)
     windows = plan_windows(timing.model_frames, preset.frames, preset.overlap)
     torch.backends.cudnn.allow_tf32 = False  # ten bits of a float would choose other codes
     with working(tokenizer, torch.device(device), "model"):
@@ -195,8 +321,8 @@ def load_tokenizer(preset: Preset, part: Located) -> MotionTokenizer:
     return tokenizer_from_tensors(preset.tokenizer, read_tensors(part.path, within="module"))
 
 
-def load_models(prepared: PreparedAnimation) -> tuple[Models, Settings]:
-    """The transformer and the VAE of a preset on the CPU, and how they are run."""
+def load_small(prepared: PreparedAnimation, _remarks: list[str]) -> tuple[Models, Settings]:
+    """The parts of a preset on CogVideoX, on the CPU, and how they are run."""
     preset, parts, device = prepared.job.preset, prepared.parts, torch.device(prepared.device)
     dtype = choose_dtype(device, preset.precision)
     transformer = _config_and_tensors(CogVideoXMotionTransformer, preset.transformer, parts["transformer"])
@@ -208,11 +334,92 @@ def load_models(prepared: PreparedAnimation) -> tuple[Models, Settings]:
         joint_mean_mm=preset.statistics.mean_mm,
         sample_reference=preset.reference_latent == "sample",
         scale_reference=preset.reference_scaled,
+        color_match=preset.color_match,
         two_passes=prepared.job.two_passes,
         dtype=dtype,
         device=device,
     )
     return Models(transformer=build_transformer(*transformer, dtype), vae=build_vae(*vae, dtype)), settings
+
+
+def load_large(prepared: PreparedAnimation, remarks: list[str]) -> tuple[WanModels, WanSettings]:
+    """The parts of a preset on Wan, on the CPU, and how they are run; the text encoder is gone when this returns."""
+    preset, parts, device = prepared.job.preset, prepared.parts, torch.device(prepared.device)
+    dtype, sampler = choose_dtype(device, preset.precision), preset.sampler
+    text, negative = [*find_text(prepared), None][:2]
+    config, tensors = _config_and_tensors(WanMotionTransformer, preset.transformer, parts["transformer"])
+    for number, words in enumerate(preset.loras, start=1):
+        path = parts[f"lora-{number}"].path
+        assert path is not None  # a LoRA is never seeded
+        alpha, (source, scale) = alpha_of(read_lora_config(path)), lora_of(words)
+        remarks.append(f"LoRA `{source}`: {merge_lora(tensors, read_tensors(path), scale, alpha=alpha, name=source)}")
+    transformer = wan.build_transformer(config, tensors, dtype)
+    vae = wan_vae.build_vae(*_config_and_tensors(AutoencoderKLWan, preset.vae, parts["vae"]), dtype)
+    clip = parts["picture_encoder"]
+    assert clip.path is not None
+    no_motion = parts.get("no_motion")
+    models = WanModels(
+        transformer=transformer,
+        vae=vae,
+        picture_encoder=build_picture_encoder(
+            {**preset.picture_encoder, **clip.config()}, read_tensors(clip.path), torch.float32
+        ),
+        no_motion=read_tensor(no_motion.path, ALONE["no_motion"]) if no_motion and no_motion.path else None,
+    )
+    start, end = sampler.guidance_range
+    settings = WanSettings(
+        scheduler=make_flow_scheduler(sampler.scheduler, {**preset.scheduler, "shift": sampler.shift}),
+        steps=sampler.steps,
+        guidance=Guidance(text=sampler.text_guidance, motion=sampler.motion_guidance, start=start, end=end),
+        joint_mean_mm=preset.statistics.mean_mm,
+        text=text,
+        negative=negative,
+        clip_from=preset.clip_from,
+        color_match=preset.color_match,
+        two_passes=prepared.job.two_passes,
+        dtype=dtype,
+        device=device,
+    )
+    return models, settings
+
+
+LOADERS: Final[Mapping[str, Callable[..., tuple[Models, Settings] | tuple[WanModels, WanSettings]]]] = {
+    "cogvideox": load_small,
+    "wan": load_large,
+}
+
+
+def find_text(prepared: PreparedAnimation) -> list[Tensor]:
+    """What the model reads of the texts of a run, (1, L, E) each: the prompt, then perhaps the negative one.
+
+    The text encoder is only loaded where one of them is not kept, and is gone afterwards.
+    """
+    preset, cache, parts, device = prepared.job.preset, prepared.cache, prepared.parts, torch.device(prepared.device)
+    wanted = [text_told(preset, prompt, prepared.hashes, prepared.device) for prompt in prompts_of(preset)]
+    new = [told for told in wanted if cache.find("text", text_key(told)) is None]
+    if new:
+        words, weights = parts["text_tokenizer"].path, parts["text_encoder"]
+        assert words is not None
+        assert weights.path is not None
+        tokenizer = load_text_tokenizer(words)
+        prompts = [tokenise_text(tokenizer, told["prompt"], told["length"]) for told in new]
+        dtype = choose_dtype(device, preset.precision)
+        config = {**preset.text_encoder, **weights.config()}
+        encoder = build_text_encoder(config, read_tensors(weights.path), dtype)
+        with working(encoder, device, "model"):
+            made = [encode_text(encoder, [prompt], len(prompt))[0].cpu() for prompt in prompts]  # (L, E), unfilled
+        del encoder
+        for told, features in zip(new, made, strict=True):
+            with cache.make("text", text_key(told)) as folder:
+                save_file({"text": features.contiguous()}, folder / "text.safetensors")
+                (folder / "told.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    found = []
+    for told in wanted:
+        kept = cache.find("text", text_key(told))
+        assert kept is not None
+        features = load_file(kept / "text.safetensors")["text"]
+        found.append(functional.pad(features, (0, 0, 0, told["length"] - len(features)))[None])
+    return found
 
 
 def _config_and_tensors(
@@ -225,6 +432,52 @@ def _config_and_tensors(
         return sizes, seeded_tensors(empty, part.seed)
     assert part.path is not None
     return {**sizes, **part.config()}, read_tensors(part.path)
+
+
+def write_comparison(
+    prepared: PreparedAnimation,
+    motion: Motion | None,
+    tokens: MotionInTokens,
+    tokenizer: MotionTokenizer,
+    watch: Watch,
+) -> None:
+    """Write reference, driver, skeleton, skeleton after tokens and result side by side, from the finished result."""
+    job, preset, timing, drive = prepared.job, prepared.job.preset, prepared.timing, prepared.drive
+    result = open_clip(job.output)
+    given = motion or drive.motion
+    size_px = given.size_px if given else (drive.tokens and drive.tokens.size_px) or preset.size_px
+    with working(tokenizer, torch.device(prepared.device), "model"):
+        after_mm = detokenise(
+            tokens.tokens, tokenizer, prepared.windows, preset.statistics, preset.differential, tokens.origin_mm
+        )
+    after = sure_motion(after_mm, timing.model_rate, size_px)
+    after = replace(after, fov_deg=given.fov_deg) if given else after
+    streams: dict[str, tuple[tuple[int, int], Iterator[Picture]]] = {}
+    picture = fit_picture(prepared.picture, preset.size_px, job.fit, job.background)
+    streams["reference"] = preset.size_px, repeat(picture, timing.frames)
+    if drive.clip is not None:
+        clip = open_clip(job.drive, **job.driver.seen)
+        frames = paced(read_ahead(clip.batches()), drive.rate, timing.rate, timing.frames)
+        streams["driver"] = clip.info.size_px, frames
+    cell_px = max(1, round(COMPARED_PX * size_px[0] / size_px[1])), COMPARED_PX
+    for caption, shown in (("skeleton", motion), ("after tokens", after)):
+        if shown is not None:
+            streams[caption] = cell_px, draw_alone(resample(shown, timing.rate, timing.frames), cell_px)
+    streams["result"] = result.info.size_px, (frame for batch in read_ahead(result.batches()) for frame in batch)
+    panels = Panels(list(streams), [size for size, _ in streams.values()], COMPARED_PX)
+    assert job.compare is not None
+    rows = zip(*(frames for _, frames in streams.values()), strict=True)
+    with VideoWriter(job.compare, panels.size_px, timing.rate, sound=prepared.sound) as writer:
+        for row in watch(rows, "compare", timing.frames):
+            writer.write(panels.compose([frame[None] for frame in row]))
+    made = {"settings": job.told(), "fingerprint": prepared.fingerprint, "command": job.command}
+    write_sidecar(job.compare, {**made, "versions": versions()})
+
+
+def sure_motion(joints_mm: JointsMm, rate: Fraction, size_px: tuple[int, int]) -> Motion:
+    """Joints that nobody looked for, and so nobody doubts."""
+    ones = np.ones(joints_mm.shape[:2], np.float32)
+    return Motion(joints_mm=joints_mm, confidence=ones, observed=ones[:, 0] > 0, rate=rate, size_px=size_px)
 
 
 def offload_of(prepared: PreparedAnimation) -> Literal["none", "model"]:
@@ -262,14 +515,21 @@ class AnimationReport:
         """Since the work began."""
         return time.monotonic() - self.started
 
-    def keep(self, tokens: TokensFile) -> "KeptWindows":
+    def keep(self, tokens: TokensFile, picture: Picture) -> "KeptWindows":
         """Where the windows of this job are kept, under everything that their latents depend on."""
         prepared, preset = self.prepared, self.prepared.job.preset
-        own = ("reference", "transformer/", "vae/")  # what latents depend on besides the tokens
+        own = (
+            "transformer/",
+            "vae/",
+            "lora-",
+            "no_motion/",
+            "picture_encoder/",
+            *TEXT_PARTS,
+        )  # besides tokens and picture
         inputs = {name: sha256 for name, sha256 in prepared.hashes.items() if name.startswith(own)}
         parts = {
             "inputs": inputs,
-            "background": prepared.job.background,
+            "picture": hashlib.sha256(picture.tobytes()).hexdigest(),
             "preset": preset.fingerprint,
             "seed": prepared.job.seed,
             "two_passes": prepared.job.two_passes,
@@ -308,8 +568,7 @@ class AnimationReport:
             "device": prepared.device,
             "weights_folder": job.weights and str(job.weights.resolve()),
             "inputs": {
-                name: {"path": str(path.resolve()), "sha256": prepared.hashes[name]}
-                for name, path in job.inputs.items()
+                name: {"path": str(settled(path)), "sha256": prepared.hashes[name]} for name, path in job.inputs.items()
             },
             "weights": {name: sha256 for name, sha256 in prepared.hashes.items() if "/" in name},
             "pose": prepared.estimator and prepared.estimator.told(),
@@ -368,25 +627,72 @@ class FileReport:
 
 
 def run_pose(prepared: PreparedPose, watch: Watch) -> FileReport:
-    """Find the joints in a video, or check those of a file; write them, and the overlay that was asked for."""
-    job = prepared.job
-    motion = find_motion(prepared.drive, prepared.estimator, job.settings, prepared.cache, watch)
+    """Find the joints in a video, or check those of a file; write them, and what else was asked for."""
+    job, remarks = prepared.job, list[str]()
+    motion = find_motion(prepared.drive, prepared.estimator, job.settings, prepared.cache, remarks, watch)
     assert motion is not None
-    meta = {**motion.meta, "fingerprint": prepared.fingerprint, "command": job.command, "versions": versions()}
-    if job.force or not prepared.joints_made:
-        save_motion(job.output, replace(motion, meta=meta))
-    if job.overlay is not None and (job.force or not prepared.overlay_made):
-        clip = open_clip(job.video)
-        size_px = (clip.info.width_px, clip.info.height_px)
-        with VideoWriter(job.overlay, size_px, motion.rate, sound=prepared.drive.own_sound()) as writer:
+    made = {"fingerprint": prepared.fingerprint, "command": job.command, "versions": versions()}
+    meta = {**motion.meta, "assumed": list(prepared.drive.assumed), **made}
+    motion = replace(motion, meta=meta)
+    timed = (
+        motion if job.rate is None else resample(motion, job.rate, max(1, round(len(motion) / motion.rate * job.rate)))
+    )
+    record = {"settings": job.settings.told(), **meta}
+    if prepared.to_make(job.output):
+        write_motion(job.output, timed)
+        if job.output.suffix.lower() != ".npz":  # which holds the same itself
+            write_sidecar(job.output, record)
+    if job.view is not None and prepared.to_make(job.view):
+        write_view(job.view, timed, prepared.drive.path.name)
+        write_sidecar(job.view, record)
+    if job.overlay is not None and prepared.to_make(job.overlay):
+        clip = open_clip(job.drive, **job.settings.seen)
+        with VideoWriter(job.overlay, clip.info.size_px, motion.rate, sound=prepared.drive.own_sound()) as writer:
             for batch in watch(draw_over(read_ahead(clip.batches()), motion), "overlay", len(motion)):
                 writer.write(batch)
-        write_sidecar(job.overlay, {"settings": job.settings.told(), **meta})
+        write_sidecar(job.overlay, record)
     seen = describe(motion)
     return FileReport(
         output=job.output,
-        remarks=seen.sentences(),
-        figures={"frames": seen.frames, "filled": seen.filled, "unsure": seen.unsure, "out_of_view": seen.out_of_view},
+        remarks=[*remarks, *framing_remarks(motion)],
+        figures={
+            "assumed": list(prepared.drive.assumed),
+            "frames": len(timed),
+            "filled": seen.filled,
+            "unsure": seen.unsure,
+            "out_of_view": seen.out_of_view,
+        },
+    )
+
+
+def run_list(prepared: PreparedList, watch: Watch) -> FileReport:
+    """Look who is in a video, and write a picture with each of them."""
+    drive = prepared.drive
+    scene = find_people(drive, prepared.estimator, prepared.settings, prepared.cache, watch)
+    number, _ = choose_person(scene, "largest", drive.rate, drive.path.name)
+    assert drive.clip is not None
+    start_s = drive.clip.start_s  # of the part that was looked at
+    if not prepared.made:
+        clip = open_clip(drive.path, **prepared.settings.seen)
+        write_picture(prepared.sheet, contact_sheet(scene, clip.frame))
+        made = {"settings": prepared.settings.told(), "fingerprint": prepared.fingerprint}
+        write_sidecar(prepared.sheet, {**made, "versions": versions()})
+    return FileReport(
+        output=prepared.sheet,
+        remarks=[f"their pictures are in `{prepared.sheet}`; `--person` takes a number, by default {number} (largest)"],
+        figures={
+            "people": [
+                {
+                    "person": row.number,
+                    "from_s": float(start_s + row.start_s),
+                    "to_s": float(start_s + row.end_s),
+                    "seen": row.seen,
+                    "height": row.height,
+                    "confidence": row.confidence,
+                }
+                for row in people_rows(scene, drive.clip.size_px, drive.rate)
+            ]
+        },
     )
 
 
@@ -399,22 +705,17 @@ def run_tokenizing(prepared: PreparedTokens, watch: Watch) -> FileReport:
         joints_mm = detokenise(
             tokens.tokens, tokenizer, tokens.plan, preset.statistics, tokens.differential, tokens.origin_mm, watch
         )
-        shape = joints_mm.shape[:2]
-        motion = Motion(
-            joints_mm=joints_mm,
-            confidence=np.ones(shape, np.float32),
-            observed=np.ones(shape[0], bool),
-            rate=tokens.rate,
-            size_px=tokens.size_px or preset.size_px,
-            meta={**meta, "source": {"name": job.drive.name}},
-        )
-        save_motion(job.output, motion)
+        motion = sure_motion(joints_mm, tokens.rate, tokens.size_px or preset.size_px)
+        save_motion(job.output, replace(motion, meta={**meta, "source": {"name": job.drive.name}}))
         return FileReport(output=job.output, remarks=[], figures={"frames": len(motion)})
 
-    motion_found = find_motion(prepared.drive, prepared.estimator, job.pose, prepared.cache, watch)
+    remarks = list[str]()
+    motion_found = find_motion(prepared.drive, prepared.estimator, job.driver, prepared.cache, remarks, watch)
     assert motion_found is not None
-    timing = plan_timing(prepared.drive.frames, prepared.drive.rate, None, preset)
-    tokenised = to_tokens(motion_found, preset, timing, tokenizer, prepared.device, watch)
+    motion_found = framed(motion_found, job.motion)
+    timing = plan_timing(prepared.drive.frames, prepared.drive.rate, job.rate, preset)
+    body_model = job.driver.body_model
+    tokenised = to_tokens(motion_found, preset, timing, tokenizer, prepared.device, body_model, watch)
     lost = tokenised.report
     save_tokens(
         job.output,
@@ -440,7 +741,7 @@ def run_tokenizing(prepared: PreparedTokens, watch: Watch) -> FileReport:
         ),
     )
     parts = {part: round(error_mm, 1) for part, error_mm in lost.by_part(PARTS).items()}
-    remarks = [f"round trip {lost.mean_mm:.1f} mm: " + ", ".join(f"{part} {error}" for part, error in parts.items())]
+    remarks += [f"round trip {lost.mean_mm:.1f} mm: " + ", ".join(f"{part} {error}" for part, error in parts.items())]
     if prepared.part.seed is not None:
         remarks.append(f"the tokenizer of preset {preset.name} has random weights: its figures mean nothing yet")
     if lost.codes is not None:

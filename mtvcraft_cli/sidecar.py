@@ -116,16 +116,17 @@ def check_target(output: Path, inputs: Iterable[Path] = (), *, force: bool, made
         )
 
 
-def check_ending(output: Path, ending: str) -> None:
-    """Refuse a name that says something else than what the file will hold.
+def check_ending(output: Path, *endings: str) -> None:
+    """Refuse a name that says something else than what the file can hold.
 
     Raises:
         MtvcraftError: exit 2.
     """
-    if not output.name.lower().endswith(ending) or output.name.lower() == ending:
+    name = output.name.lower()
+    if not name.endswith(endings) or name in endings:
         raise MtvcraftError(
-            f"`{output}` doesn't end in {ending}, and that is what is written",
-            hint=f"name it `{output.with_suffix('') if output.suffix else output}{ending}`",
+            f"`{output}` doesn't end in {' or '.join(endings)}, and that is what is written",
+            hint=f"name it `{output.with_suffix('') if output.suffix else output}{endings[0]}`",
             exit=Exit.USAGE,
         )
 

@@ -1,21 +1,22 @@
 """`mtvcraft animate`: the whole way."""
 
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mtvcraft_cli.cli.console import answer, detail, say, warn, watch
+from mtvcraft_cli.cli.console import answer, say, warn, watch
 from mtvcraft_cli.cli.options import (
-    Backend,
+    Background,
     Device,
+    DriveOptions,
     DryRun,
     Force,
-    MaxGap,
+    Fps,
+    FramingOptions,
+    LookOptions,
     PresetName,
-    TrustFile,
     Weights,
     read_audio,
     read_colour,
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 def animate(
     reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="Picture of the character.")],
     drive: Annotated[
-        Path, typer.Argument(metavar="DRIVE", help="Video whose motion is followed, or joints, or tokens.")
+        Path,
+        typer.Argument(
+            metavar="DRIVE", help="What moves: a video, a folder or pattern of pictures, a file of motion, or tokens."
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the new video goes; default REFERENCE.DRIVE.mp4.")
@@ -42,17 +46,23 @@ def animate(
     motion_guidance: Annotated[
         float | None, typer.Option(min=0, help="How hard the motion pulls; 1 is off and halves the work.")
     ] = None,
-    scheduler: Annotated[Literal["dpm", "ddim"] | None, typer.Option(help="How noise is taken away.")] = None,
+    scheduler: Annotated[
+        Literal["dpm", "ddim", "euler", "unipc"] | None, typer.Option(help="How noise is taken away.")
+    ] = None,
     reference_latent: Annotated[
         Literal["sample", "mean"] | None, typer.Option(help="What is taken of the picture's posterior.")
     ] = None,
-    fps: Annotated[str | None, typer.Option(help="Another frame rate, such as 25 or 30000/1001.")] = None,
+    fps: Fps = None,
     audio: Annotated[str, typer.Option(metavar="keep|none|FILE", help="Sound of the new video.")] = "keep",
     crf: Annotated[int, typer.Option(min=0, max=51, help="H.264 quality; lower is better and larger.")] = 18,
-    background: Annotated[str, typer.Option(help="Colour behind a transparent picture, as RRGGBB.")] = "ffffff",
-    backend: Backend = "auto",
-    max_gap: MaxGap = 0.5,
-    trust_file: TrustFile = None,
+    background: Background = "ffffff",
+    fit: Annotated[
+        Literal["crop", "pad"],
+        typer.Option(help="Crop the picture to the preset's shape, or show all of it on ground."),
+    ] = "crop",
+    compare: Annotated[
+        Path | None, typer.Option(help="Also write reference, driver, skeletons and result side by side.")
+    ] = None,
     device: Device = "auto",
     offload: Annotated[
         Literal["auto", "none", "model"],
@@ -64,11 +74,14 @@ def animate(
     weights: Weights = None,
     force: Force = False,
     dry_run: DryRun = False,
+    *,
+    look: LookOptions,
+    motion: FramingOptions,
+    driver: DriveOptions,
 ) -> None:
     """Make the character in REFERENCE move like the person in DRIVE."""
     from mtvcraft_cli.jobs.animation import AnimateJob
     from mtvcraft_cli.jobs.choice import choose_preset
-    from mtvcraft_cli.jobs.drive import PoseSettings
 
     chosen, why = choose_preset(preset, weights, device)
     sampler = chosen.sampler
@@ -79,6 +92,7 @@ def animate(
         motion_guidance=sampler.motion_guidance if motion_guidance is None else motion_guidance,
     )
     chosen = replace(chosen, sampler=sampler, reference_latent=reference_latent or chosen.reference_latent)
+    chosen = look.applied(chosen)
     job = AnimateJob(
         reference=reference,
         drive=drive,
@@ -89,7 +103,10 @@ def animate(
         audio=read_audio(audio),
         crf=crf,
         background=read_colour(background),
-        pose=PoseSettings(backend=backend, max_gap_s=Fraction(str(max_gap)), trust_file=trust_file, weights=weights),
+        fit=fit,
+        compare=compare,
+        driver=driver.settings(weights, background),
+        motion=motion.settings(),
         device=device,
         offload=offload,
         two_passes=two_passes,
@@ -108,21 +125,24 @@ def run_job(job: "AnimateJob", *, dry_run: bool, why: str = "") -> None:
     prepared = prepare_animation(job, open_cache())
     for line in filter(None, (why, *prepared.remarks)):
         say(line)
+    paths = "\n".join(str(path) for path in (job.output, job.compare) if path is not None)
     if dry_run:
-        return answer(prepared.plan_text(), prepared.told())
-    if prepared.made and not job.force:
+        left = f"\n`{job.output}` is already made so and would be left alone" if prepared.made else ""
+        return answer(prepared.plan_text() + left, prepared.told())
+    if prepared.made and prepared.compared and not job.force:
         say(f"`{job.output}` is already made from these inputs and settings: left alone")
-        return answer(str(job.output), prepared.told())
+        return answer(paths, prepared.told())
     say(prepared.plan_text())
     from mtvcraft_cli.pipeline import run_animation
 
     report = run_animation(prepared, watch)
     for line in report.remarks:
-        detail(line)
+        say(line)
     for line in report.warnings:
         warn(line)
-    say(
-        f"wrote `{job.output}`: {report.frames} frames in {report.seconds:.0f} s"
-        + (f", {report.kept_windows} window(s) from an earlier run" if report.kept_windows else "")
-    )
-    return answer(str(job.output), report.told())
+    if prepared.made and not job.force:
+        say(f"wrote `{job.compare}` from the finished `{job.output}` in {report.seconds:.0f} s")
+    else:
+        earlier = f", {report.kept_windows} window(s) from an earlier run" if report.kept_windows else ""
+        say(f"wrote `{job.output}`: {report.frames} frames in {report.seconds:.0f} s{earlier}")
+    return answer(paths, report.told())

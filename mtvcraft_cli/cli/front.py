@@ -4,7 +4,8 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -25,9 +26,15 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-ONLY_BY_FLAG = {"output", "force", "dry_run", "trust_file", "debug", "decode", "overlay"}
+ONLY_BY_FLAG = {
+    *("output", "force", "dry_run", "trust_file", "debug", "decode", "overlay", "compare", "view", "list_people"),
+    *("start", "end", "clip", "lora"),
+}
 """What belongs to one call, or to one file that the user has looked at, is no setting."""
-EPILOG = "Options may also be set by MTVCRAFT_NAME (`MTVCRAFT_STEPS=20`) or in `mtvcraft.toml`."
+EPILOG = (
+    "Options may also be set by MTVCRAFT_NAME (`MTVCRAFT_STEPS=20`) or in `mtvcraft.toml`, but for those that belong "
+    "to one call: where results go, --force, --dry-run, --trust-file, --start, --end, --clip, --lora, --list."
+)
 _settable: dict[str, set[str]] = {}
 
 
@@ -60,20 +67,23 @@ class Interrupted(Exception):  # noqa: N818 - nothing went wrong
 
 
 def command(function: Callable[..., None]) -> None:
-    """Register `function` under its own name, with the common options and an environment variable per setting."""
+    """Register `function` under its own name, with the common options and an environment variable per setting.
+
+    A parameter whose type is a dataclass of `Annotated` fields is a group of options that several commands share.
+    """
     name = function.__name__.rstrip("_").replace("_", "-")
     hints = get_type_hints(function, include_extras=True)
-    own = [
-        parameter.replace(annotation=hints[parameter.name])
-        for parameter in inspect.signature(function).parameters.values()
-    ]
-    common = list(inspect.signature(_common).parameters.values())
+    groups: dict[str, type[Any]] = {parameter: kind for parameter, kind in hints.items() if _is_group(kind)}
+    own = list(_parameters(function))
+    common = list(_parameters(_common))
     for parameter in (*own, *common):
         _settle(name, parameter)
 
     @wraps(function)
     def run(**given: Any) -> None:
         _common(**{parameter.name: given.pop(parameter.name) for parameter in common})
+        for parameter, kind in groups.items():
+            given[parameter] = kind(**{option.name: given.pop(option.name) for option in _parameters(kind)})
         try:
             function(**given)
         except KeyboardInterrupt as stop:
@@ -85,6 +95,21 @@ def command(function: Callable[..., None]) -> None:
     )
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *common)}
     app.command(name, epilog=EPILOG)(run)
+
+
+def _parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
+    """What a command takes; in the place of a parameter whose type is a dataclass stand that one's fields."""
+    hints = get_type_hints(function, include_extras=True)
+    for parameter in inspect.signature(function).parameters.values():
+        kind = hints[parameter.name]
+        if _is_group(kind):
+            yield from _parameters(kind)
+        else:
+            yield parameter.replace(annotation=kind)
+
+
+def _is_group(kind: object) -> bool:
+    return isinstance(kind, type) and is_dataclass(kind)
 
 
 def _settle(command_name: str, parameter: inspect.Parameter) -> None:

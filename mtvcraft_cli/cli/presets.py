@@ -29,7 +29,7 @@ def presets(
         rows.append(
             [
                 known,
-                f"{preset.size_px[0]}x{preset.size_px[1]}",
+                f"{preset.size_px[0]}x{preset.size_px[1]}" + (" or so" if preset.auto_size else ""),
                 str(preset.frames),
                 f"{size_bytes / 1e9:.1f} GB" if size_bytes else "none",
                 f"needs {', '.join(missing)}" if missing else "ready",

@@ -22,7 +22,16 @@ def replay(
     dry_run: DryRun = False,
 ) -> None:
     """Make a video again from its sidecar: on the same machine, the same frames."""
+    from mtvcraft_cli.cache import open_cache
     from mtvcraft_cli.jobs.animation import job_of_sidecar
 
-    job = job_of_sidecar(sidecar, output=output, weights=weights, trust_file=trust_file, force=force, command=typed())
+    job = job_of_sidecar(
+        sidecar,
+        open_cache(),
+        output=output,
+        weights=weights,
+        trust_file=trust_file,
+        force=force,
+        command=typed(),
+    )
     run_job(job, dry_run=dry_run)

@@ -1,6 +1,5 @@
 """`mtvcraft tokenize`: joints into motion tokens and back."""
 
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
@@ -8,14 +7,16 @@ import typer
 
 from mtvcraft_cli.cli.console import answer, say, warn, watch
 from mtvcraft_cli.cli.options import (
-    Backend,
+    Background,
     Device,
+    DriveOptions,
     DryRun,
     Force,
-    MaxGap,
+    Fps,
+    FramingOptions,
     PresetName,
-    TrustFile,
     Weights,
+    read_rate,
     stem_of,
     typed,
 )
@@ -23,7 +24,7 @@ from mtvcraft_cli.cli.options import (
 
 def tokenize(
     drive: Annotated[
-        Path, typer.Argument(metavar="DRIVE", help="Joints, or a video to find them in; tokens with --decode.")
+        Path, typer.Argument(metavar="DRIVE", help="A file of motion, or a video to find it in; tokens with --decode.")
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the tokens go; default NAME.tokens.npy.")
@@ -32,18 +33,19 @@ def tokenize(
         bool, typer.Option("--decode", help="Write the joints that tokens stand for, to NAME.decoded.joints.npz.")
     ] = False,
     preset: PresetName = "auto",
-    backend: Backend = "auto",
-    max_gap: MaxGap = 0.5,
-    trust_file: TrustFile = None,
+    fps: Fps = None,
+    background: Background = "ffffff",
     device: Device = "auto",
     weights: Weights = None,
     force: Force = False,
     dry_run: DryRun = False,
+    *,
+    motion: FramingOptions,
+    driver: DriveOptions,
 ) -> None:
     """Turn joints into the discrete motion tokens of a preset, and say what is lost on the way."""
     from mtvcraft_cli.cache import open_cache
     from mtvcraft_cli.jobs.choice import choose_preset
-    from mtvcraft_cli.jobs.drive import PoseSettings
     from mtvcraft_cli.jobs.files import TokenizeJob, prepare_tokenizing
 
     chosen, why = choose_preset(preset, weights, device)
@@ -53,7 +55,9 @@ def tokenize(
         output=output or Path(f"{stem_of(drive)}{ending}"),
         decode=decode,
         preset=chosen,
-        pose=PoseSettings(backend=backend, max_gap_s=Fraction(str(max_gap)), trust_file=trust_file, weights=weights),
+        rate=read_rate(fps) if fps else None,
+        driver=driver.settings(weights, background),
+        motion=motion.settings(),
         device=device,
         weights=weights,
         force=force,

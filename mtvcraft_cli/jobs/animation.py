@@ -4,20 +4,27 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mtvcraft_cli.cache import Cache, sha256_of
+from mtvcraft_cli.cache import Cache
 from mtvcraft_cli.device.memory import free_memory
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.jobs.drive import (
     Drive,
+    DriveSettings,
     Estimator,
-    PoseSettings,
+    Framing,
+    check_drive,
     choose_estimator,
+    description_of,
+    files_of,
+    hash_of,
     look_at_drive,
     tokenizer_identity,
 )
+from mtvcraft_cli.jobs.text import TEXT_PARTS, kept_hashes
 from mtvcraft_cli.jobs.timing import Timing, plan_timing
 from mtvcraft_cli.preset import Preset, load_preset
 from mtvcraft_cli.sidecar import (
@@ -55,7 +62,11 @@ class AnimateJob:
     audio: Audio = "keep"
     crf: int = 18
     background: tuple[int, int, int] = (255, 255, 255)
-    pose: PoseSettings = field(default_factory=PoseSettings)
+    fit: Literal["crop", "pad"] = "crop"
+    compare: Path | None = None
+    """Where reference, driver, skeletons and result are written side by side."""
+    driver: DriveSettings = field(default_factory=DriveSettings)
+    motion: Framing = field(default_factory=Framing)
     device: str = "auto"
     offload: Literal["auto", "none", "model"] = "auto"
     two_passes: bool = False
@@ -68,12 +79,11 @@ class AnimateJob:
 
     @property
     def inputs(self) -> dict[str, Path]:
-        """Every file that is read."""
-        files = {"reference": self.reference, "drive": self.drive}
+        """Every file that is read; the driver may be a folder or a pattern."""
+        files = {"reference": self.reference, "drive": self.drive, **self.driver.files}
         if isinstance(self.audio, Path):
             files["audio"] = self.audio
-        description = self.drive.with_suffix(".json")  # of tokens
-        if self.drive.suffix == ".npy" and description.is_file():
+        for description in description_of(self.drive):
             files["description"] = description
         return files
 
@@ -84,14 +94,24 @@ class AnimateJob:
             "steps": self.preset.sampler.steps,
             "scheduler": self.preset.sampler.scheduler,
             "motion_guidance": self.preset.sampler.motion_guidance,
+            "text_guidance": self.preset.sampler.text_guidance,
+            "guidance_range": list(self.preset.sampler.guidance_range),
             "reference_latent": self.preset.reference_latent,
+            "prompt": self.preset.prompt,
+            "negative_prompt": self.preset.negative_prompt,
+            "clip_from": self.preset.clip_from,
+            "color_match": self.preset.color_match,
+            "loras": list(self.preset.loras),
+            "size_px": list(self.preset.size_px),
             "seed": self.seed,
             "fps": _text(self.rate),
             "audio": "file" if isinstance(self.audio, Path) else self.audio,
             "crf": self.crf,
             "background": list(self.background),
+            "fit": self.fit,
             "two_passes": self.two_passes,
-            **self.pose.told(),
+            "driver": self.driver.told(),
+            "motion": self.motion.told(),
         }
 
 
@@ -114,16 +134,30 @@ class PreparedAnimation:
     fingerprint: str
     made: bool
     """Whether the output is there already, made from the same inputs and settings."""
+    compared: bool
+    """The same of the comparison; True where none is wanted."""
 
     @property
     def remarks(self) -> list[str]:
         """What was assumed, and what the user may not expect."""
         lines = list(self.drive.assumed)
+        if self.drive.kind == "tokens" and self.job.motion != Framing():
+            lines.append("`--mirror`, `--motion-strength` and `--root` have no effect on tokens")
+        if self.job.driver.body_model is not None and self.drive.kind == "video" and self.job.preset.body != "neutral":
+            lines.append(f"`--body-model` has no effect: preset {self.job.preset.name} takes the person's own body")
         width_px, height_px = self.job.preset.size_px
         ratio = self.picture.shape[1] / self.picture.shape[0] / (width_px / height_px)
         seen = min(ratio, 1 / ratio)
-        if seen < 0.9:
-            lines.append(f"the picture is cropped to {width_px}x{height_px}: its middle, {seen:.0%} of it, is seen")
+        if seen < 0.9 and self.job.fit == "crop":
+            lines.append(
+                f"the picture is cropped to {width_px}x{height_px}: its middle, {seen:.0%} of it, is seen; "
+                "`--fit pad` shows all of it"
+            )
+        if self.job.preset.loras and self.job.preset.sampler.text_guidance == 1:
+            lines.append(
+                f"text guidance is off with the LoRA of preset {self.job.preset.name}: the prompt still acts, and a "
+                "negative prompt does nothing; `--text-guidance` turns it on"
+            )
         if self.job.preset.seeded:
             lines.append(
                 f"preset {self.job.preset.name} has random weights until trained ones come with the package: "
@@ -165,7 +199,7 @@ class PreparedAnimation:
         }
 
     def plan_text(self) -> str:
-        """The plan in three lines; a fourth where it is carried out already."""
+        """The plan in three lines."""
         preset, timing = self.job.preset, self.timing
         width_px, height_px = preset.size_px
         licences = ", ".join(sorted({part.licence for part in self.parts.values()}))
@@ -177,7 +211,6 @@ class PreparedAnimation:
                 f"{self.windows[0].frames} frames, {self.token_count} motion tokens, {preset.sampler.steps} steps, "
                 f"motion guidance {preset.sampler.motion_guidance:g}",
                 f"weights: {', '.join(_weight_text(part) for part in self.parts.values())}; licences: {licences}",
-                *([f"`{self.job.output}` is already made so and would be left alone"] if self.made else []),
             )
         )
 
@@ -189,21 +222,37 @@ def prepare_animation(job: AnimateJob, cache: Cache) -> PreparedAnimation:
         MtvcraftError: exit 2, 6, 4 or 5, in this order.
     """
     for what, path in job.inputs.items():
-        check_input(path, what)
-    check_folders(weights=job.weights, trust_file=job.pose.trust_file)
-    check_ending(job.output, ".mp4")
-    beside = sidecar_path(job.output)
-    check_target(job.output, job.inputs.values(), force=job.force, made=is_ours(beside))
-    check_target(beside, job.inputs.values(), force=job.force, made=is_ours(beside))
+        if what != "drive":
+            check_input(path, what.replace("_", " "))
+    check_drive(job.drive, job.driver)
+    check_folders(weights=job.weights, trust_file=job.driver.trust_file)
+    inputs = [*job.inputs.values(), *files_of(job.drive)]
+    for target in filter(None, (job.output, job.compare)):
+        check_ending(target, ".mp4")
+        beside = sidecar_path(target)
+        for written in (target, beside):
+            check_target(written, inputs, force=job.force, made=is_ours(beside))
+    if job.compare is not None and job.compare.resolve() == job.output.resolve():
+        raise MtvcraftError(
+            f"`{job.compare}` is named twice", hint="give `--compare` another name than `-o`", exit=Exit.USAGE
+        )
     from mtvcraft_cli.device.place import choose_device
 
     device = str(choose_device(job.device))
     parts = locate(job.preset, job.weights)
+    made_by: dict[str, str] | None = None
+    if any(parts[part].missing for part in TEXT_PARTS if part in parts):
+        made_by = kept_hashes(job.preset, device, cache)
+        parts = locate(job.preset, job.weights, leave_out=() if made_by is None else TEXT_PARTS)
     require(job.preset, parts)
-    estimator = choose_estimator(job.drive, job.pose)
-    hashes = _hashes(job, parts, cache) | dict(estimator.hashes if estimator else {})
+    estimator = choose_estimator(job.drive, job.driver)
+    hashes = _hashes(job, parts, cache) | (made_by or {}) | dict(estimator.hashes if estimator else {})
     if job.expected_weights is not None:
         _check_weights(job.expected_weights, hashes)
+    from mtvcraft_cli.video.picture import read_picture
+
+    picture = read_picture(job.reference, background=job.background)
+    job = replace(job, preset=sized(job.preset, picture))
     wanted = fingerprint(
         {
             "settings": job.told(),
@@ -215,11 +264,11 @@ def prepare_animation(job: AnimateJob, cache: Cache) -> PreparedAnimation:
     )
     made = made_already(job.output, wanted)
     check_target(job.output, force=job.force, made=made)
+    compared = job.compare is None or made_already(job.compare, wanted)
+    if job.compare is not None:
+        check_target(job.compare, force=job.force, made=compared)
 
-    drive = look_at_drive(job.drive, job.preset, tokenizer_identity(parts["tokenizer"], hashes))
-    from mtvcraft_cli.video.picture import read_picture
-
-    picture = read_picture(job.reference, background=job.background)
+    drive = look_at_drive(job.drive, job.driver, cache, job.preset, tokenizer_identity(parts["tokenizer"], hashes))
     sound = _sound(job, drive)
     if drive.tokens is not None:
         timing, windows = _timing_of_tokens(drive.tokens, drive.rate, job.rate), drive.tokens.plan
@@ -241,14 +290,25 @@ def prepare_animation(job: AnimateJob, cache: Cache) -> PreparedAnimation:
         cache=cache,
         fingerprint=wanted,
         made=made,
+        compared=compared,
     )
+
+
+def sized(preset: Preset, picture: "Picture") -> Preset:
+    """Choose the size of the frames by the picture's shape, where the preset leaves that open."""
+    if not preset.auto_size:
+        return preset
+    from mtvcraft_cli.latents.wanvideo.sizes import nearest_bucket
+
+    return replace(preset, size_px=nearest_bucket((picture.shape[1], picture.shape[0])), auto_size=False)
 
 
 def _hashes(job: AnimateJob, parts: Mapping[str, Located], cache: Cache) -> dict[str, str]:
     files = dict(job.inputs)
     for part in parts.values():
         files |= {f"{part.part}/{file.name}": file for file in part.files}
-    return {name: cache.sha256_of(path) for name, path in files.items() if path.is_file()}
+    hashes = {name: cache.sha256_of(path) for name, path in files.items() if name != "drive"}
+    return {**hashes, "drive": hash_of(job.drive, cache)}
 
 
 def _timing_of_tokens(tokens: "TokenFile", drive_rate: Fraction, rate: Fraction | None) -> Timing:
@@ -316,8 +376,19 @@ def _weight_text(part: Located) -> str:
     return f"{part.part} {size_text(size_bytes)}"
 
 
+KEPT_AS_THEY_ARE = ("reference_latent", "prompt", "negative_prompt", "clip_from", "color_match")
+"""Settings of a preset that a sidecar holds under their own names."""
+
+
 def job_of_sidecar(
-    path: Path, *, output: Path | None, weights: Path | None, trust_file: Path | None, force: bool, command: str
+    path: Path,
+    cache: Cache,
+    *,
+    output: Path | None,
+    weights: Path | None,
+    trust_file: Path | None,
+    force: bool,
+    command: str,
 ) -> AnimateJob:
     """Read from a sidecar what made its video, so that it can be made again.
 
@@ -337,16 +408,19 @@ def job_of_sidecar(
             scheduler=settings["scheduler"],
             steps=settings["steps"],
             motion_guidance=settings["motion_guidance"],
+            text_guidance=settings["text_guidance"],
+            guidance_range=tuple(settings["guidance_range"]),
         )
-        preset = replace(preset, sampler=sampler, reference_latent=settings["reference_latent"])
-        files = {name: _same_input(name, told, path) for name, told in inputs.items()}
+        preset = replace(
+            preset,
+            sampler=sampler,
+            size_px=tuple(settings["size_px"]),
+            auto_size=False,
+            loras=tuple(settings["loras"]),
+            **{key: settings[key] for key in KEPT_AS_THEY_ARE},
+        )
+        files = {name: _same_input(name, told, path, cache) for name, told in inputs.items()}
         folder = weights or (content["weights_folder"] and Path(content["weights_folder"]))
-        pose = PoseSettings(
-            backend=settings["backend"],
-            max_gap_s=Fraction(settings["max_gap_s"]),
-            trust_file=trust_file,
-            weights=folder,
-        )
         job = AnimateJob(
             reference=files["reference"],
             drive=files["drive"],
@@ -357,7 +431,9 @@ def job_of_sidecar(
             audio=files.get("audio", settings["audio"]),
             crf=settings["crf"],
             background=tuple(settings["background"]),
-            pose=pose,
+            fit=settings["fit"],
+            driver=DriveSettings.of(settings["driver"], files, trust_file=trust_file, weights=folder),
+            motion=Framing(**settings["motion"]),
             device=content["device"],
             two_passes=settings["two_passes"],
             weights=folder,
@@ -389,10 +465,13 @@ def _check_weights(expected: Mapping[str, str], hashes: Mapping[str, str]) -> No
             )
 
 
-def _same_input(name: str, told: Mapping[str, str], sidecar: Path) -> Path:
+def _same_input(name: str, told: Mapping[str, str], sidecar: Path, cache: Cache) -> Path:
     """Find an input where it was, or by its name beside the sidecar; its bytes must be the same."""
-    places = [Path(told["path"]), sidecar.parent / Path(told["path"]).name]
-    there = [place for place in places if place.is_file()]
+    from mtvcraft_cli.video.kind import is_pattern
+
+    path = Path(told["path"])
+    places = [path, sidecar.parent / path.name, sidecar.parent / path.parent.name / path.name]
+    there = [place for place in places if place.exists() or (is_pattern(place) and glob(str(place)))]  # noqa: PTH207, absolute
     if not there:
         raise MtvcraftError(
             f"the {name} `{told['path']}` is no longer there",
@@ -400,7 +479,7 @@ def _same_input(name: str, told: Mapping[str, str], sidecar: Path) -> Path:
             exit=Exit.USAGE,
         )
     for place in there:
-        if sha256_of(place) == told["sha256"]:
+        if hash_of(place, cache) == told["sha256"]:
             return place
     raise MtvcraftError(
         f"the {name} `{there[0]}` is not the file that the video was made from",

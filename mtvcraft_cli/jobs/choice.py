@@ -21,7 +21,13 @@ def choose_preset(name: str, weights: Path | None, device: str) -> tuple[Preset,
     if choose_device(device).type != "cuda":
         return load_preset("mini"), "preset mini: there is no CUDA card here"
     ready = [preset for preset in map(load_preset, preset_names()) if not _missing(preset, weights)]
-    largest = max(ready, key=lambda preset: sum(part.size_bytes for part in locate(preset, weights).values()))
+    largest = max(  # of two on the same weights, the one without a LoRA that trades quality for speed
+        ready,
+        key=lambda preset: (
+            sum(part.size_bytes for name, part in locate(preset, weights).items() if not name.startswith("lora")),
+            not preset.loras,
+        ),
+    )
     if largest.name == "mini":
         return largest, "preset mini: no weights of a larger one are on this machine (see `mtvcraft presets`)"
     return largest, f"preset {largest.name}: the largest whose weights are on this machine"

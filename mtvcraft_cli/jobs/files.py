@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,14 @@ from mtvcraft_cli.cache import Cache, sha256_of
 from mtvcraft_cli.errors import MtvcraftError
 from mtvcraft_cli.jobs.drive import (
     Drive,
+    DriveSettings,
     Estimator,
-    PoseSettings,
+    Framing,
+    check_drive,
     choose_estimator,
+    description_of,
+    files_of,
+    hash_of,
     holds_tokens,
     look_at_drive,
     tokenizer_identity,
@@ -20,7 +26,6 @@ from mtvcraft_cli.preset import Preset
 from mtvcraft_cli.sidecar import (
     check_ending,
     check_folders,
-    check_input,
     check_target,
     fingerprint,
     is_ours,
@@ -34,13 +39,21 @@ from mtvcraft_cli.weights.locate import Located, locate, require
 class PoseJob:
     """What `mtvcraft pose` was asked to do."""
 
-    video: Path
+    drive: Path
     output: Path
     overlay: Path | None = None
-    settings: PoseSettings = field(default_factory=PoseSettings)
+    view: Path | None = None
+    rate: Fraction | None = None
+    """Frames a second of the result; None keeps the driver's."""
+    settings: DriveSettings = field(default_factory=DriveSettings)
     force: bool = False
     command: str = ""
     """The words that were typed, for the file's own record."""
+
+    @property
+    def targets(self) -> list[Path]:
+        """The files that it writes."""
+        return [path for path in (self.output, self.overlay, self.view) if path is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,24 +65,21 @@ class PreparedPose:
     estimator: Estimator | None
     cache: Cache
     fingerprint: str
-    joints_made: bool
-    """Whether the joints are there already, made from the same input and settings."""
-    overlay_made: bool
-    """The same of the overlay."""
+    made_targets: frozenset[Path]
+    """Those that are there already, made from the same input and settings."""
 
     @property
     def made(self) -> bool:
         """Whether there is nothing left to do."""
-        return self.joints_made and (self.job.overlay is None or self.overlay_made)
+        return self.made_targets == set(self.job.targets)
 
-    @property
-    def targets(self) -> list[Path]:
-        """The files that it writes."""
-        return [path for path in (self.job.output, self.job.overlay) if path is not None]
+    def to_make(self, target: Path | None) -> bool:
+        """Whether a target is asked for and not there yet."""
+        return target is not None and (self.job.force or target not in self.made_targets)
 
     def told(self) -> dict[str, Any]:
         """What would be done, as plain data."""
-        return {"outputs": [str(path) for path in self.targets], "made_already": self.made, **self.drive.told()}
+        return {"outputs": [str(path) for path in self.job.targets], "made_already": self.made, **self.drive.told()}
 
 
 def prepare_pose(job: PoseJob, cache: Cache) -> PreparedPose:
@@ -78,37 +88,82 @@ def prepare_pose(job: PoseJob, cache: Cache) -> PreparedPose:
     Raises:
         MtvcraftError: exit 2, 6 or 4, in this order.
     """
-    check_input(job.video, "video")
+    check_drive(job.drive, job.settings)
     check_folders(weights=job.settings.weights, trust_file=job.settings.trust_file)
-    check_ending(job.output, ".npz")
-    check_target(job.output, [job.video], force=job.force, made=bool(meta_of(job.output)))
+    check_ending(job.output, ".npz", ".npy", ".bvh")
     if job.overlay is not None:
         check_ending(job.overlay, ".mp4")
-        beside = sidecar_path(job.overlay)
-        check_target(job.overlay, [job.video, job.output], force=job.force, made=is_ours(beside))
-        check_target(beside, [job.video, job.output], force=job.force, made=is_ours(beside))
-    estimator = choose_estimator(job.video, job.settings)
+    if job.view is not None:
+        check_ending(job.view, ".html")
+    for target in job.targets:
+        others = [path for path in job.targets if path != target]
+        beside = sidecar_path(target)
+        ours = bool(meta_of(target)) or is_ours(beside)
+        for written in (target, beside):
+            check_target(
+                written, [*files_of(job.drive), *job.settings.files.values(), *others], force=job.force, made=ours
+            )
+    estimator = choose_estimator(job.drive, job.settings)
     wanted = fingerprint(
-        {"video": cache.sha256_of(job.video), "by": estimator and estimator.told(), **job.settings.told()}
+        {
+            "drive": hash_of(job.drive, cache),
+            "files": {name: cache.sha256_of(path) for name, path in job.settings.files.items()},
+            "by": estimator and estimator.told(),
+            "fps": job.rate and str(job.rate),
+            **job.settings.told(),
+        }
     )
-    joints_made = meta_of(job.output).get("fingerprint") == wanted
-    check_target(job.output, force=job.force, made=joints_made)
-    overlay_made = job.overlay is not None and made_already(job.overlay, wanted)
-    if job.overlay is not None:
-        check_target(job.overlay, force=job.force, made=overlay_made)
-    drive = look_at_drive(job.video)
+    made = frozenset(target for target in job.targets if made_joints(target, wanted))
+    for target in job.targets:
+        check_target(target, force=job.force, made=target in made)
+    drive = look_at_drive(job.drive, job.settings, cache)
     if drive.kind == "joints" and job.overlay is not None:
         raise MtvcraftError(
-            f"`{job.video}` holds joints, and an overlay needs the video", hint="name the video instead of the joints"
+            f"`{job.drive}` holds joints, and an overlay needs the video", hint="name the video instead of the joints"
         )
-    return PreparedPose(
-        job=job,
-        drive=drive,
+    return PreparedPose(job=job, drive=drive, estimator=estimator, cache=cache, fingerprint=wanted, made_targets=made)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedList:
+    """A look at who is in a video that has passed every check."""
+
+    drive: Drive
+    sheet: Path
+    settings: DriveSettings
+    estimator: Estimator
+    cache: Cache
+    fingerprint: str
+    made: bool
+    """Whether the sheet is there already, made from the same input and settings."""
+
+
+def prepare_list(video: Path, sheet: Path, settings: DriveSettings, cache: Cache, *, force: bool) -> PreparedList:
+    """Check a look at who is in a video.
+
+    Raises:
+        MtvcraftError: exit 2, 6 or 4, in this order.
+    """
+    check_drive(video, settings)
+    check_folders(weights=settings.weights, trust_file=settings.trust_file)
+    check_ending(sheet, ".png")
+    beside = sidecar_path(sheet)
+    for written in (sheet, beside):
+        check_target(written, files_of(video), force=force, made=is_ours(beside))
+    estimator = choose_estimator(video, settings)
+    if estimator is None:
+        raise MtvcraftError(f"`{video}` holds one motion, and no pictures of people", hint="name a video")
+    wanted = fingerprint({"list": hash_of(video, cache), "by": estimator.told(), **settings.told()})
+    made = made_already(sheet, wanted)
+    check_target(sheet, force=force, made=made)
+    return PreparedList(
+        drive=look_at_drive(video, settings, cache),
+        sheet=sheet,
+        settings=settings,
         estimator=estimator,
         cache=cache,
         fingerprint=wanted,
-        joints_made=joints_made,
-        overlay_made=overlay_made,
+        made=made and not force,
     )
 
 
@@ -120,7 +175,10 @@ class TokenizeJob:
     output: Path
     decode: bool
     preset: Preset
-    pose: PoseSettings = field(default_factory=PoseSettings)
+    rate: Fraction | None = None
+    """Frames a second at which the motion becomes tokens, where the preset has no rate; None takes the driver's."""
+    driver: DriveSettings = field(default_factory=DriveSettings)
+    motion: Framing = field(default_factory=Framing)
     device: str = "auto"
     weights: Path | None = None
     force: bool = False
@@ -159,12 +217,12 @@ def prepare_tokenizing(job: TokenizeJob, cache: Cache) -> PreparedTokens:
     Raises:
         MtvcraftError: exit 2, 6 or 4, in this order.
     """
-    check_input(job.drive, "joints, video or tokens")
-    check_folders(weights=job.weights, trust_file=job.pose.trust_file)
+    check_drive(job.drive, job.driver)
+    check_folders(weights=job.weights, trust_file=job.driver.trust_file)
     check_ending(job.output, ".npz" if job.decode else ".npy")
     if not job.decode and holds_tokens(job.drive):
         raise MtvcraftError(f"`{job.drive}` holds tokens already", hint="turn them into joints with `--decode`")
-    inputs = [job.drive, job.drive.with_suffix(".json")]
+    inputs = [*files_of(job.drive), *job.driver.files.values(), *description_of(job.drive)]
     check_target(job.output, inputs, force=job.force, made=bool(meta_of(job.output)))
     if not job.decode:
         beside = job.output.with_suffix(".json")
@@ -174,23 +232,26 @@ def prepare_tokenizing(job: TokenizeJob, cache: Cache) -> PreparedTokens:
     device = str(choose_device(job.device))
     part = locate(job.preset, job.weights)["tokenizer"]
     require(job.preset, {"tokenizer": part})
-    estimator = choose_estimator(job.drive, job.pose)
+    estimator = choose_estimator(job.drive, job.driver)
     hashes = {f"tokenizer/{file.name}": cache.sha256_of(file) for file in part.files}
     identity = tokenizer_identity(part, hashes)
     wanted = fingerprint(
         {
-            "drive": [cache.sha256_of(path) for path in inputs if path.is_file()],
+            "drive": [hash_of(job.drive, cache), *(cache.sha256_of(path) for path in description_of(job.drive))],
+            "files": {name: cache.sha256_of(path) for name, path in job.driver.files.items()},
             "by": estimator and estimator.told(),
             "preset": job.preset.fingerprint,
             "tokenizer": identity,
             "device": device.partition(":")[0],
             "decode": job.decode,
-            **job.pose.told(),
+            "fps": job.rate and str(job.rate),
+            **job.driver.told(),
+            **job.motion.told(),
         }
     )
     made = meta_of(job.output).get("fingerprint") == wanted
     check_target(job.output, force=job.force, made=made)
-    drive = look_at_drive(job.drive, job.preset, identity)
+    drive = look_at_drive(job.drive, job.driver, cache, job.preset, identity)
     if job.decode and drive.kind != "tokens":
         raise MtvcraftError(
             f"`{job.drive}` holds no motion tokens", hint="`--decode` takes what `mtvcraft tokenize` wrote"
@@ -206,6 +267,11 @@ def prepare_tokenizing(job: TokenizeJob, cache: Cache) -> PreparedTokens:
         fingerprint=wanted,
         made=made,
     )
+
+
+def made_joints(path: Path, wanted: str) -> bool:
+    """Whether a target of `mtvcraft pose` is whole and was made from the same input and settings."""
+    return meta_of(path).get("fingerprint") == wanted or made_already(path, wanted)
 
 
 def meta_of(path: Path) -> Mapping[str, Any]:
