@@ -27,7 +27,8 @@ def _front(folder: Path) -> Path:
 
 
 def _noise() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(30, 24, 3)) * 700 + (0, 0, 3000)
+    """As large as a person, and like nothing else of one."""
+    return np.random.default_rng(0).normal(size=(30, 24, 3)) * 90 + (0, 0, 3000)
 
 
 def _estimated(number: int) -> np.ndarray:
@@ -273,3 +274,13 @@ def test_written_bones_have_their_rates_and_places_in_any_file(tmp_path: Path) -
     assert degrees_between(read.joints_mm, motion(20).joints_mm).max() < 0.1
     assert read.rate == 30
     assert "centimetres" in " ".join(said)
+
+
+def test_our_own_file_in_another_unit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "scaled.bvh"
+    small_mm = (dancer(4) / 100).astype(np.float32)
+    write_bvh(
+        path, motion(4, Fraction(30), joints_mm=small_mm)
+    )  # as a program leaves it that takes centimetres for metres
+    with pytest.raises(MtvcraftError, match="no longer of a person's size"):
+        read_own(path)
