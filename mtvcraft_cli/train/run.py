@@ -154,7 +154,7 @@ def train(stage: Stage, loop: Loop, folder: Path, *, limit_s: float | None = Non
         cpu=not torch.accelerator.is_available(),  # or several processes on CPUs would each be alone
         mixed_precision="bf16" if loop.precision == "bfloat16" else "no",
         gradient_accumulation_steps=loop.accumulate,
-        log_with=board,
+        log_with=board or None,
         project_dir=folder,
     )
     shares = accelerator.num_processes * loop.accumulate
