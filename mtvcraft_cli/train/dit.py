@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
-from mtvcraft_cli.latents.cogvideox import CogVideoXMotionTransformer, build_transformer, from_released
+from mtvcraft_cli.latents.cogvideox import JOINTS, CogVideoXMotionTransformer, build_transformer, from_released
 from mtvcraft_cli.latents.rope import Rotary, motion_table, visual_table
 from mtvcraft_cli.latents.sampler import Condition, denoise, make_scheduler
 from mtvcraft_cli.latents.vae import build_vae, decode, encode_reference, to_frames
@@ -32,6 +32,8 @@ from mtvcraft_cli.weights.read import read_tensors
 REPORTED_CLIPS: Final = 6
 SPREAD_CLIPS: Final = 64
 REPORT_SEED: Final = 1
+PLACES: Final = 1 << 20
+"""Number of the draw of latent frames, beyond those of a step's samples."""
 
 
 class DitObjective(nn.Module):
@@ -61,14 +63,19 @@ class DitObjective(nn.Module):
         noise: Tensor,
         time: Tensor,
         dropped: Tensor,
+        places: Tensor,
     ) -> dict[str, Tensor]:
-        """(b, f, c, h, w), (b, c, h, w), (b, n, d), (b, f, h, w), (b, f, c, h, w), (b) and (b) to scalars."""
-        visual, motion = self.tables(latents)
+        """(b, f, c, h, w), (b, c, h, w), (b, n, d), (b, f, h, w), (b, f, c, h, w), (b), (b) and (f') to scalars.
+
+        `places` are those of a window's f latent frames that are looked at.
+        """
+        visual, motion = (at(table, places, latents.shape[1]) for table in self.tables(latents))
         kept = self.alphas[time][:, None, None, None, None]  # type: ignore[index]
         noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
         velocity = kept.sqrt() * noise - (1 - kept).sqrt() * latents
         none = self.transformer.unconditional_tokens(latents.shape[1])[None].to(tokens.dtype)
-        tokens = torch.where(dropped[:, None, None], none, tokens)
+        tokens = torch.where(dropped[:, None, None], none, tokens).unflatten(1, (-1, JOINTS))[:, places].flatten(1, 2)
+        noisy, velocity, figure = (each[:, places] for each in (noisy, velocity, figure))
         seen = torch.cat([noisy, reference[:, None].expand_as(noisy)], dim=2)
         error = (self.transformer(seen, time, tokens, visual, motion).float() - velocity).square().mean(dim=2)
         # Weights are set in relation clip by clip, so that it doesn't matter which clips share a process.
@@ -84,6 +91,11 @@ class DitObjective(nn.Module):
         visual = visual_table(frames, rows, columns, config.attention_head_dim)
         motion = motion_table(frames, self.joint_mean_mm, config.attention_head_dim)
         return visual.to(latents.device), motion.to(latents.device)
+
+
+def at(table: Rotary, places: Tensor, frames: int) -> Rotary:
+    """Positions of some of a window's latent frames, of tables (frames * n, k) to (len(places) * n, k)."""
+    return Rotary(*(each.unflatten(0, (frames, -1))[places].flatten(0, 1) for each in (table.cos, table.sin)))
 
 
 class DitStage:
@@ -118,6 +130,12 @@ class DitStage:
                 hint=f"train one with `mtvcraft train {missing[0]}`, or name the folder of its run",
                 exit=Exit.WEIGHTS,
             )
+        if settings.kept_frames and preset["transformer"].get("motion_positions") == "learnable":
+            raise MtvcraftError(
+                "`dit.kept_frames` can't go with learnable positions, which are stretched over the frames at hand",
+                hint="leave `kept_frames` out",
+                exit=Exit.USAGE,
+            )
         self.settings, self.stats, self.held = settings, stats, held
         tensors = {part: read_tensors(path) for part, path in parts.items()}
         self.tokenizer = tokenizer_from_tensors(preset["tokenizer"], tensors["tokenizer"])
@@ -129,7 +147,12 @@ class DitStage:
         self.frames, self.kind = preset["frames"], preset["differential"]
         buckets = settings.buckets or ((preset["size_px"][0], preset["size_px"][1]),)
         maker = Latents(
-            vae=self.vae, examples=examples, buckets=buckets, frames=self.frames, scaled=preset["reference_scaled"]
+            vae=self.vae,
+            examples=examples,
+            buckets=buckets,
+            frames=self.frames,
+            scaled=preset["reference_scaled"],
+            bfloat16=settings.loop.precision == "bfloat16",
         )
         world = (settings.world.motion and Path(settings.world.motion).name, settings.world.before)
         of_latents = fingerprint(tensors["vae"], factor, buckets, self.frames, preset["reference_scaled"], world)
@@ -171,7 +194,7 @@ class DitStage:
             dropped.append(bool(rng.random() < self.settings.drop_motion))
         batch = {name: torch.stack(values) for name, values in made.items()}
         batch["tokens"] = as_tokens(self._looked_up(batch["tokens"]))
-        return batch | {"dropped": torch.tensor(dropped)}
+        return batch | {"dropped": torch.tensor(dropped), "places": self._places(step)}
 
     def join(self, accelerator: Accelerator) -> None:
         """Nothing is exchanged but gradients."""
@@ -228,6 +251,13 @@ class DitStage:
     def export(self, folder: Path) -> None:
         """Write the transformer, copies of what it was trained with, and a preset that runs them."""
         self.outcome.write(folder, transformer=self.objective.transformer)
+
+    def _places(self, step: int) -> Tensor:
+        """Which latent frames a step sees, the same in all processes."""
+        frames = (self.frames + 3) // 4
+        rng = samples_rng(self.settings.loop.seed, step, PLACES)
+        kept = int(rng.choice(self.settings.kept_frames)) if self.settings.kept_frames else frames
+        return torch.from_numpy(np.sort(rng.permutation(frames)[:kept]))
 
     def _there(self, step: int) -> int:
         """Clips that a step draws from: a function of the step, so that a run can be repeated."""

@@ -162,6 +162,11 @@ class DitTraining:
     """By how much more a latent pixel counts where the figure is or was."""
     time_power: float = 1.0
     """Times are drawn as 1000 u ** time_power, u uniform: 1 is even, less is more often noisy."""
+    kept_frames: tuple[int, ...] = ()
+    """Numbers of latent frames, drawn at random, that a step sees of its clips, at their own times; none sees all.
+
+    Neighbours show nearly the same, so some of them teach as much as all, and more clips are seen in the same time.
+    """
     buckets: tuple[tuple[int, int], ...] = ()
     """Widths and heights trained on; none is the preset's own size."""
 

@@ -114,6 +114,8 @@ class Latents:
     frames: int
     scaled: bool
     """Whether reference latents are scaled as noisy ones are."""
+    bfloat16: bool = False
+    """Whether to encode in it: seven times as fast on a processor that has it."""
 
     def bucket(self, shard: int) -> Size:
         """Width and height of a shard's clips."""
@@ -144,7 +146,7 @@ class Latents:
         return {name: torch.stack(values) for name, values in made.items()}
 
     def _mean(self, video: Tensor) -> Tensor:
-        with torch.autocast(self.vae.device.type, torch.bfloat16, enabled=self.vae.device.type != "cpu"):
+        with torch.autocast(self.vae.device.type, torch.bfloat16, enabled=self.bfloat16):
             return self.vae.encode(video.to(self.vae.device)).latent_dist.mode().float().cpu()
 
 
