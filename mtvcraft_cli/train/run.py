@@ -18,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import write_text_whole
@@ -178,7 +179,7 @@ def train(stage: Stage, loop: Loop, folder: Path, *, limit_s: float | None = Non
         _cut_log(folder / LOG, reached.step)
     accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": reached.step}} if board else {})
     saved_at, shown_at = time.monotonic(), (time.monotonic(), reached.step)
-    with _signals() as seen, _quick_float32(loop):
+    with _signals() as seen, _quick_on_cpu(loop):
         for step in watch(range(reached.step, loop.steps), "train", loop.steps - reached.step):
             for group in optimiser.param_groups:
                 group["lr"] = loop.rate(step)
@@ -347,16 +348,26 @@ def _save(accelerator: Accelerator, folder: Path, step: int) -> None:
 
 
 @contextmanager
-def _quick_float32(loop: Loop) -> Iterator[None]:
-    """On a CPU, let layers that insist on float32 multiply in bfloat16 and add in float32, where precision allows."""
+def _quick_on_cpu(loop: Loop) -> Iterator[None]:
+    """Where precision allows, let a CPU multiply in bfloat16 and add in float32, in layers that insist on float32 too.
+
+    Attention is then two plain products: its fused kernel takes twice as long there to come back with gradients.
+    """
+    if loop.precision != "bfloat16" or torch.accelerator.is_available():
+        yield
+        return
     mkldnn: Any = torch.backends.mkldnn  # its parts are made as they are asked for
     kinds = (mkldnn.conv, mkldnn.matmul)
     before = [kind.fp32_precision for kind in kinds]
+    exact = not torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
     for kind in kinds:
-        kind.fp32_precision = "bf16" if loop.precision == "bfloat16" else before[0]
+        kind.fp32_precision = "bf16"
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # for CPUs too, whatever its name says
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(not exact)
         for kind, was in zip(kinds, before, strict=True):
             kind.fp32_precision = was
 
