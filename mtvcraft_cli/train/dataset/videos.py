@@ -1,0 +1,385 @@
+"""Videos -> clips of one person each, in shards."""
+
+import hashlib
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from mtvcraft_cli.cache import Cache
+from mtvcraft_cli.errors import Exit, MtvcraftError
+from mtvcraft_cli.files import write_text_whole
+from mtvcraft_cli.jobs.drive import Drive, DriveSettings, Estimator, look_at_drive
+from mtvcraft_cli.joints.files import Motion, save_motion
+from mtvcraft_cli.pipeline import find_people
+from mtvcraft_cli.progress import Watch
+from mtvcraft_cli.shapes import Picture
+from mtvcraft_cli.train.dataset.cut import CutSettings, Losses, Piece, cut
+from mtvcraft_cli.train.dataset.index import ENDINGS, FORMAT, INDEX, ClipSet, Record, identity_of
+from mtvcraft_cli.train.dataset.journal import Journal
+from mtvcraft_cli.train.dataset.spread import Spread, write_spread
+from mtvcraft_cli.train.dataset.tar import ShardWriter
+from mtvcraft_cli.video.picture import fit_picture
+from mtvcraft_cli.video.read import open_clip, read_ahead
+
+T = TypeVar("T")
+QUALITY: Final = 92
+"""Of the JPEGs, with colours at full resolution."""
+LOOKED_AT: Final = 9
+"""Frames of a clip whose sharpness is measured; the median counts."""
+GREY: Final = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSettings:
+    """How videos become clips."""
+
+    drive: DriveSettings = field(default_factory=DriveSettings)
+    """Who finds people; its gaps are not looked at."""
+    cut: CutSettings = field(default_factory=CutSettings)
+    side_px: int = 512
+    """Shorter side of the stored frames; smaller videos keep their size."""
+    least_blur: float = 100.0
+    """Clips whose Laplacian varies less are dropped (paper: 100); 0 drops none."""
+    unsure: float = 0.1
+    """Share of the clips that is dropped because their joints are least sure (paper: 10 %)."""
+    shard_bytes: int = 2**30
+    """A shard that is larger is closed."""
+
+    def told(self, estimator: Estimator) -> dict[str, Any]:
+        """What each clip depends on; `unsure` only decides which of them are listed."""
+        return {
+            "kind": "videos",
+            "backend": estimator.told(),
+            "max-gap": str(self.cut.max_gap_s),
+            "min-frames": self.cut.min_frames,
+            "max-frames": self.cut.max_frames,
+            "clip-fps": self.cut.rate and str(self.cut.rate),
+            "side": self.side_px,
+            "blur": self.least_blur,
+            "shard-mb": self.shard_bytes // 2**20,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What became of all inputs."""
+
+    clips: int
+    frames: int
+    seconds: float
+    inputs: int
+    dropped: dict[str, dict[str, int]]
+    unreadable: dict[str, str]
+    """Why, by the input's name."""
+    about: dict[str, Any]
+
+    def told(self) -> dict[str, Any]:
+        """As plain data: the content of `report.json`."""
+        return {
+            "inputs": self.inputs,
+            "clips": self.clips,
+            "frames": self.frames,
+            "seconds": round(self.seconds, 2),
+            "dropped": self.dropped,
+            "unreadable": self.unreadable,
+            "settings": self.about,
+        }
+
+
+def prepare_videos(
+    inputs: Sequence[tuple[str, Path]],
+    folder: Path,
+    settings: VideoSettings,
+    estimator: Estimator,
+    cache: Cache,
+    watch: Watch,
+) -> Prepared:
+    """Make a data set of videos, or go on with it after the last video that is done.
+
+    Args:
+        inputs: names and paths, in the order in which they go into the shards.
+        folder: of the data set.
+        settings: how.
+        estimator: who finds people.
+        cache: keeps where people are, so that a video that was cut off isn't looked at twice.
+        watch: counts the frames of each video.
+
+    Raises:
+        MtvcraftError: the folder was begun with other settings, or no clip is left. A video that can't be used is no
+            error: it is left out, and tried again by the next run.
+    """
+    about = settings.told(estimator)
+    journal = Journal(folder, about)
+    journal.begin()
+    unreadable: dict[str, str] = {}
+    with closing(Shards(folder, journal.entries, settings.shard_bytes)) as shards:
+        for number, (name, path) in enumerate(inputs, start=1):
+            if (sha256 := cache.sha256_of(path)) in journal.done:
+                continue
+            before = shards.state
+            counted = partial(_counted, watch, f"{number} of {len(inputs)}")
+            try:
+                noted = work(path, sha256, settings, estimator, cache, shards, counted)
+            except MtvcraftError as error:
+                if error.exit is not Exit.INPUT:
+                    raise
+                shards.back_to(before)
+                unreadable[name] = error.message
+                continue
+            shards.keep()
+            journal.add({"input": name, "sha256": sha256, **noted, "state": shards.state})
+        shards.end()
+    return finish(folder, journal, settings.unsure, about, unreadable)
+
+
+def _counted(watch: Watch, which: str, items: Iterable[T], stage: str, total: int | None = None) -> Iterator[T]:
+    return watch(items, f"{stage} {which}", total)
+
+
+def work(
+    path: Path,
+    sha256: str,
+    settings: VideoSettings,
+    estimator: Estimator,
+    cache: Cache,
+    shards: "Shards",
+    watch: Watch,
+) -> dict[str, Any]:
+    """Put the clips of one video into the shards; what is to be noted of them."""
+    drive = look_at_drive(path, settings.drive, cache)
+    scene = find_people(drive, estimator, settings.drive, cache, watch)
+    losses, clips = Losses(), []
+    for piece, frames in filmed(path, cut(scene, drive.rate, settings.cut, losses), settings):
+        blur = blur_of(frames)
+        if blur < settings.least_blur:
+            losses.add("blurred", len(frames))
+            continue
+        clips.append(shards.add(piece, frames, blur, told_of(drive, sha256, piece, settings.cut.rate)).told())
+    return {"frames": scene.frames, "clips": clips, "dropped": losses.told()}
+
+
+def told_of(drive: Drive, sha256: str, piece: Piece, most: Fraction | None) -> dict[str, Any]:
+    """Where a clip comes from."""
+    rate = drive.rate if most is None else min(drive.rate, most)
+    source = {"name": drive.path.name, "sha256": sha256}
+    return {"source": source, "first_frame": int(piece.places[0]), "rate": str(rate)}
+
+
+def filmed(path: Path, pieces: Iterable[Piece], settings: VideoSettings) -> Iterator[tuple[Piece, list[Picture]]]:
+    """Read a video once more, and hand out the frames of each piece at the size that they are stored at."""
+    pieces = iter(pieces)
+    first = next(pieces, None)
+    if first is None:
+        return  # nobody to be seen, and so no need to look
+    clip = open_clip(path, **settings.drive.seen)
+    frames = enumerate(frame for batch in read_ahead(clip.batches()) for frame in batch)
+    size_px = stored_size_px(clip.info.size_px, settings.side_px)
+    for piece in chain([first], pieces):
+        wanted = set(piece.places.tolist())
+        shown = []
+        for place, frame in frames:
+            if place in wanted:
+                shown.append(fit_picture(frame, size_px))
+            if place == piece.places[-1]:
+                break
+        yield piece, shown
+
+
+def stored_size_px(size_px: tuple[int, int], shorter_px: int) -> tuple[int, int]:
+    """Width and height at which frames are stored: the same shape, the shorter side at most so long."""
+    scale = min(Fraction(1), Fraction(shorter_px, min(size_px)))
+    return round(size_px[0] * scale), round(size_px[1] * scale)
+
+
+def blur_of(frames: Sequence[Picture]) -> float:
+    """The median over some frames of the variance of the grey picture's Laplacian (four neighbours)."""
+    chosen = np.unique(np.linspace(0, len(frames) - 1, LOOKED_AT).round().astype(int))
+    return float(np.median([_laplacian(frames[place]).var(dtype=np.float64) for place in chosen]))
+
+
+def _laplacian(frame: Picture) -> npt.NDArray[np.float32]:
+    grey = frame.astype(np.float32) @ GREY
+    middle = grey[1:-1, 1:-1]
+    laplacian: npt.NDArray[np.float32] = (
+        grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * middle
+    )
+    return laplacian
+
+
+class Shards:
+    """The shards of a data set that is being made.
+
+    Args:
+        folder: of the data set.
+        entries: the journal's; whatever lies in the shards beyond them is removed.
+        limit_bytes: a shard that is larger is closed.
+    """
+
+    def __init__(self, folder: Path, entries: Sequence[dict[str, Any]], limit_bytes: int) -> None:
+        self.folder, self.limit_bytes = folder, limit_bytes
+        self.number, kept_bytes, self.clips = entries[-1]["state"] if entries else (0, 0, 0)
+        self._drop_after(self.number)
+        self.writer = ShardWriter(self.path(self.number), kept_bytes)
+
+    def path(self, number: int) -> Path:
+        """Where a shard lies."""
+        return self.folder / f"shard-{number:05d}.tar"
+
+    @property
+    def state(self) -> tuple[int, int, int]:
+        """The open shard's number and bytes, and how many clips there are in all."""
+        return self.number, self.writer.size_bytes, self.clips
+
+    def add(self, piece: Piece, frames: Sequence[Picture], blur: float, told: dict[str, Any]) -> Record:
+        """Append a clip."""
+        if self.writer.size_bytes >= self.limit_bytes:
+            self._open(self.number + 1)
+        name = f"clip-{self.clips:07d}"
+        size_px = (frames[0].shape[1], frames[0].shape[0])
+        coded = [as_jpeg(frame) for frame in frames]
+        about = {
+            **told,
+            "frames": len(frames),
+            "size_px": size_px,
+            "frame_bytes": [len(each) for each in coded],
+            "frame_crc32": [zlib.crc32(each) for each in coded],
+        }
+        content = {
+            "frames": b"".join(coded),
+            "joints": self._joints(piece, size_px, told),
+            "about": json.dumps(about, ensure_ascii=False).encode(),
+        }
+        begin = {part: self.writer.add(name + ENDINGS[part], content[part]) for part in ENDINGS}
+        self.clips += 1
+        return Record(
+            name=name,
+            source=told["source"]["sha256"],
+            frames=len(frames),
+            rate=told["rate"],
+            size_px=size_px,
+            unsure=round(piece.unsure, 6),
+            blur=round(blur, 3),
+            shard=self.path(self.number).name,
+            begin=begin,
+            bytes={part: len(each) for part, each in content.items()},
+            sha256={part: hashlib.sha256(content[part]).hexdigest() for part in ("joints", "about")},
+        )
+
+    def back_to(self, state: tuple[int, int, int]) -> None:
+        """Take back what was appended since."""
+        number, size_bytes, self.clips = state
+        if number != self.number:
+            self.writer.file.close()
+            self.number = number
+            self._drop_after(number)
+            self.writer = ShardWriter(self.path(number), size_bytes)
+        self.writer.cut(size_bytes)
+
+    def keep(self) -> None:
+        """Make sure that all of it survives a power cut."""
+        self.writer.keep()
+
+    def end(self) -> None:
+        """Close the last archive."""
+        self.writer.end()
+
+    def close(self) -> None:
+        """Close the file, whatever is in it."""
+        self.writer.file.close()
+
+    def _open(self, number: int) -> None:
+        self.writer.end()
+        self.writer.file.close()
+        self.number = number
+        self.writer = ShardWriter(self.path(number))
+
+    def _drop_after(self, number: int) -> None:
+        for path in self.folder.glob("shard-*.tar"):
+            if path.name > self.path(number).name:
+                path.unlink()
+
+    def _joints(self, piece: Piece, size_px: tuple[int, int], told: dict[str, Any]) -> bytes:
+        estimate, smpl = piece.estimate, piece.estimate.smpl
+        motion = Motion(
+            joints_mm=estimate.joints_mm,
+            confidence=estimate.confidence,
+            observed=estimate.found,
+            rate=Fraction(told["rate"]),
+            size_px=size_px,
+            smpl_pose=smpl and smpl.pose,
+            smpl_betas=smpl and smpl.betas,
+            smpl_transl=smpl and smpl.transl,
+            meta={"source": told["source"], "first_frame": told["first_frame"]},
+        )
+        path = self.folder / ".joints.npz"
+        save_motion(path, motion)
+        content = path.read_bytes()
+        path.unlink()
+        return content
+
+
+def as_jpeg(frame: Picture) -> bytes:
+    """One frame as JPEG."""
+    coded = io.BytesIO()
+    Image.fromarray(frame).save(coded, "JPEG", quality=QUALITY, subsampling=0)
+    return coded.getvalue()
+
+
+def finish(
+    folder: Path, journal: Journal, unsure: float, about: dict[str, Any], unreadable: dict[str, str]
+) -> Prepared:
+    """Choose among all clips, and write the index, the statistics and the report.
+
+    Raises:
+        MtvcraftError: no clip is left.
+    """
+    losses = Losses()
+    records = []
+    for entry in journal.entries:
+        losses.take(entry["dropped"])
+        records += [Record.of(told) for told in entry["clips"]]
+    ranked = sorted(records, key=lambda record: (-record.unsure, record.name))
+    out = {record.name for record in ranked[: int(unsure * len(records))]}
+    for record in records:
+        if record.name in out:
+            losses.add("unsure", record.frames)
+    kept = [record for record in records if record.name not in out]
+    prepared = Prepared(
+        clips=len(kept),
+        frames=sum(record.frames for record in kept),
+        seconds=float(sum(record.frames / Fraction(record.rate) for record in kept)),
+        inputs=len(journal.entries) + len(unreadable),
+        dropped=losses.told(),
+        unreadable=unreadable,
+        about={**about, "drop-unsure": unsure},
+    )
+    write_text_whole(folder / "report.json", json.dumps(prepared.told(), indent=2, ensure_ascii=False) + "\n")
+    if not kept:
+        lost = ", ".join(f"{reason} {told['clips']}" for reason, told in losses.told().items())
+        more = f", unreadable {len(unreadable)}" if unreadable else ""
+        raise MtvcraftError(
+            f"no clip is left of {prepared.inputs} videos ({(lost + more).lstrip(', ') or 'there were none'})",
+            hint=f"`{folder / 'report.json'}` says why; `--min-frames`, `--max-gap` and `--blur` decide",
+        )
+    spread: Spread | None = None
+    clips = ClipSet(folder, tuple(kept), identity_of(kept))
+    for record in kept:
+        own = Spread.of(clips.joints_mm(record))
+        spread = own if spread is None else spread + own
+    assert spread is not None
+    write_spread(folder, spread)
+    content = {"format": FORMAT, "about": prepared.about, "clips": [record.told() for record in kept]}
+    write_text_whole(folder / INDEX, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return prepared
