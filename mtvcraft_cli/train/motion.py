@@ -155,7 +155,7 @@ def gather(files: Sequence[str], dances: int, seed: int) -> MotionSet:
     return MotionSet.of(
         [*found.clips(), *dreamt.clips()],
         np.concatenate([0.8 * found.weight, 0.2 * dreamt.weight]),
-        [*found.seen, *dreamt.seen],
+        [*found.seen.tolist(), *dreamt.seen.tolist()],
         [*found.source, *(f"dance {clip}" for clip in dreamt.source)],
     )
 

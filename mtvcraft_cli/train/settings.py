@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
+from mtvcraft_cli.preset import BUILT_IN, preset_names
 
 RECIPES = Path(__file__).parent / "recipes"
 Settings = TypeVar("Settings")
@@ -190,7 +191,7 @@ class Recipe:
     """A whole model: how it is run and how each of its networks is trained."""
 
     preset: Mapping[str, Any] = field(default_factory=dict)
-    """A preset without `weights` and `statistics`; a run completes it."""
+    """A preset without `weights` and `statistics`, which a run adds; in a file also the name of a built-in one."""
     data: Data = field(default_factory=Data)
     tokenizer: TokenizerTraining | None = None
     vae: VaeTraining | None = None
@@ -221,6 +222,8 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None, motion: Pat
         raise _wrong(
             f"`{path}` is not YAML: {str(error).splitlines()[0]}", "compare it with a built-in recipe"
         ) from error
+    if isinstance(content, dict) and isinstance(content.get("preset"), str):
+        content["preset"] = _preset_of(content["preset"])
     for dotted, value in (changes or {}).items():
         *way, last = dotted.split(".")
         place = content
@@ -238,6 +241,16 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None, motion: Pat
         vae=recipe.vae and replace(recipe.vae, world=recipe.vae.world.in_folder(motion)),
         dit=recipe.dit and replace(recipe.dit, world=recipe.dit.world.in_folder(motion)),
     )
+
+
+def _preset_of(name: str) -> dict[str, Any]:
+    """What a built-in preset says, but for what a run says itself."""
+    if name not in preset_names():
+        raise _wrong(
+            f"the recipe is for a preset `{name}`, which there is not", f"there are {', '.join(preset_names())}"
+        )
+    content = yaml.safe_load((BUILT_IN / f"{name}.yaml").read_text(encoding="utf-8"))
+    return {key: value for key, value in content.items() if key not in ("weights", "statistics")}
 
 
 def read_changes(words: Sequence[str], section: str) -> dict[str, Any]:
