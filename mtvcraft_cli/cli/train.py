@@ -185,9 +185,9 @@ def latents(
     dry_run: DryRun = False,
 ) -> None:
     """Encode the clips of `train dit` ahead of it or beside it, into the folder of its run."""
+    recipe, parts = run.read("dit"), _parts(tokenizer, vae)
     from mtvcraft_cli.train.plan import plan_run
 
-    recipe, parts = run.read("dit"), _parts(tokenizer, vae)
     plan = plan_run("dit", recipe, run.output, parts)
     if dry_run:
         return _show_plan(plan, "encode the clips of")
@@ -205,11 +205,11 @@ def _parts(tokenizer: Path | None, vae: Path | None) -> dict[str, Path]:
 
 def _train(kind: "Kind", run: RunOptions, parts: Mapping[str, Path], minutes: float | None, *, dry_run: bool) -> None:
     """Train, or say what would be trained."""
-    from mtvcraft_cli.train.plan import keep_recipe, plan_run, read_log
-
-    if alone := int(os.environ.get("RANK", "0")):  # of several processes only the first one speaks
+    if follows := int(os.environ.get("RANK", "0")) > 0:  # of several processes only the first one speaks
         console.quiet, console.progress = True, "none"
     recipe = run.read(kind)
+    from mtvcraft_cli.train.plan import keep_recipe, plan_run, read_log
+
     plan = plan_run(kind, recipe, run.output, parts)
     if dry_run:
         return _show_plan(plan, "train")
@@ -217,11 +217,11 @@ def _train(kind: "Kind", run: RunOptions, parts: Mapping[str, Path], minutes: fl
 
     for line in plan.sentences():
         say(line)
-    if not alone:
+    if not follows:
         keep_recipe(recipe, run.output)
     limit_s = None if minutes is None else 60 * minutes
     done = train_stage(kind, recipe, run.output, parts=parts, limit_s=limit_s, watch=watch)
-    if alone:
+    if follows:
         return None
     report = read_log(run.output, "report")
     if report:

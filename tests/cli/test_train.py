@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from mtvcraft_cli.preset import load_preset
 from mtvcraft_cli.train.dataset.spread import read_spread
@@ -39,7 +38,7 @@ def test_three_stages_on_a_data_set_make_a_preset_that_animate_takes(there: Path
     done = mtvcraft("train", "tokenizer", *common, "-o", "runs/tokenizer", "--json", cwd=there, check=0)
     told = json.loads(done.stdout)
     assert told["finished"]
-    for name in ("round_trip_mm", "codes_used", "perplexity", "left arm_mm"):
+    for name in ("round_trip_mm", "codes_used", "perplexity", "arms_mm"):
         assert np.isfinite(told["report"][name])
     assert "round_trip_mm" in done.stderr
     assert "3 steps of 2 clips" in done.stderr
@@ -52,16 +51,14 @@ def test_three_stages_on_a_data_set_make_a_preset_that_animate_takes(there: Path
     mtvcraft("train", "vae", *common, "-o", "runs/vae", cwd=there, check=0)
     parts = ("--tokenizer", "runs/tokenizer", "--vae", "runs/vae")
     clips = ("--set", "clips=64", "--set", "first_clips=0")
-    plan = mtvcraft(
-        "train", "dit", *common, *clips, *parts, "-o", "runs/dit", "--dry-run", "--json", cwd=there, check=0
-    )
-    assert json.loads(plan.stdout)["loads"]["vae"] == "runs/vae/vae.safetensors"
-    assert json.loads(plan.stdout)["clips"] == 64
+    words = ("train", "dit", *common, *clips, *parts, "-o", "runs/dit")
+    plan = json.loads(mtvcraft(*words, "--dry-run", "--json", cwd=there, check=0).stdout)
+    assert (plan["loads"]["vae"], plan["clips"], plan["steps"]) == ("runs/vae/vae.safetensors", 64, 3)
     assert not (there / "runs/dit").exists()
     ahead = mtvcraft("train", "latents", *common, *clips, *parts, "-o", "runs/dit", "--json", cwd=there, check=0)
     assert json.loads(ahead.stdout)["clips"] == 64
     made = (there / "runs/dit/latents/shard-00000.safetensors").stat().st_mtime_ns
-    done = mtvcraft("train", "dit", *common, *clips, *parts, "-o", "runs/dit", cwd=there, check=0)
+    done = mtvcraft(*words, cwd=there, check=0)
     assert done.stdout.strip() == "runs/dit/preset.yaml"
     assert (there / "runs/dit/latents/shard-00000.safetensors").stat().st_mtime_ns == made
     own = load_preset(str(there / "runs/dit")).statistics
@@ -141,10 +138,7 @@ def test_what_cannot_be_trained_is_refused_in_two_lines(there: Path, words: list
 def test_settings_files_have_a_section_for_the_group_and_for_each_stage(there: Path, tmp_path: Path) -> None:
     (tmp_path / "mtvcraft.toml").write_text(f'[train]\nrecipe = "{there / "toy.yaml"}"\n[train.vae]\nminutes = 3\n')
     plan = mtvcraft("train", "vae", "-o", "x", "--dry-run", "--json", cwd=tmp_path, check=0)
-    assert (
-        json.loads(plan.stdout)["steps"]
-        == yaml.safe_load((there / "toy.yaml").read_text())["vae"]["loop"]["batch"] * 50
-    )
+    assert json.loads(plan.stdout)["steps"] == 100, "the toy recipe's"
     (tmp_path / "mtvcraft.toml").write_text("[train.vae]\nminuts = 3\n")
     assert_refused(mtvcraft("train", "vae", "-o", "x", cwd=tmp_path), 2, "minuts")
     (tmp_path / "mtvcraft.toml").write_text('[train]\ndata = "set"\n')

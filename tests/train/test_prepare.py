@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -113,7 +112,7 @@ def stopped(videos: Path, cwd: Path, after: int, how: signal.Signals) -> tuple[i
 
 
 @pytest.fixture(scope="module")
-def resumed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
+def resumed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A run that was stopped by Ctrl-C after one video, killed after three, and finished; and what it said."""
     cwd = tmp_path_factory.mktemp("resumed")
     code, said = stopped(videos, cwd, 1, signal.SIGINT)
@@ -130,7 +129,7 @@ def resumed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     assert "inputs were done by earlier runs" in done.stderr
     assert "`broken.mp4` is left out" in done.stderr
     assert "1 files are neither videos nor motion" in done.stderr
-    yield cwd, json.loads(done.stdout)
+    return cwd, json.loads(done.stdout)
 
 
 def test_each_video_becomes_clips_or_says_why_not(resumed: tuple[Path, dict[str, Any]]) -> None:

@@ -16,7 +16,6 @@ from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import write_text_whole, writing
 from mtvcraft_cli.joints.files import resample
 from mtvcraft_cli.joints.own.read import OwnMotion, read_world
-from mtvcraft_cli.pipeline import sure_motion
 from mtvcraft_cli.progress import Watch
 from mtvcraft_cli.shapes import JointsMm
 from mtvcraft_cli.train.dataset.cut import Losses
@@ -115,6 +114,8 @@ def in_our_world(path: Path, settings: MotionSettings) -> JointsMm:
     """
     if _is_set(path):
         raise MtvcraftError(f"`{path}` is a motion set already", hint="give it to `mtvcraft train tokenizer --data`")
+    from mtvcraft_cli.pipeline import sure_motion  # brings in torch, so only when there is work
+
     world = read_world(path, settings.own)
     motion = sure_motion(world.joints_mm, world.rate, (1, 1))
     frames = int((len(motion) - 1) * settings.rate / world.rate) + 1

@@ -22,7 +22,6 @@ from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import write_text_whole
 from mtvcraft_cli.jobs.drive import Drive, DriveSettings, Estimator, look_at_drive
 from mtvcraft_cli.joints.files import Motion, save_motion
-from mtvcraft_cli.pipeline import find_people
 from mtvcraft_cli.progress import Watch
 from mtvcraft_cli.shapes import Picture
 from mtvcraft_cli.train.dataset.cut import CutSettings, Losses, Piece, cut
@@ -158,6 +157,8 @@ def work(
     watch: Watch,
 ) -> dict[str, Any]:
     """Put the clips of one video into the shards; what is to be noted of them."""
+    from mtvcraft_cli.pipeline import find_people  # brings in torch, so only when there is work
+
     drive = look_at_drive(path, settings.drive, cache)
     scene = find_people(drive, estimator, settings.drive, cache, watch)
     losses, clips = Losses(), []
