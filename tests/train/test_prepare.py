@@ -75,7 +75,7 @@ def asked(folder: Path, output: Path, *, force: bool = False) -> PreparedJob:
                 drive=DriveSettings(backend="mediapipe"),
                 cut=CutSettings(min_frames=12, max_frames=24),
                 side_px=96,
-                least_blur=100,
+                least_blur=100.0,
             ),
             motion=MotionSettings(min_frames=12),
             force=force,
