@@ -222,17 +222,19 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None, motion: Pat
         raise _wrong(
             f"`{path}` is not YAML: {str(error).splitlines()[0]}", "compare it with a built-in recipe"
         ) from error
-    if isinstance(content, dict) and isinstance(content.get("preset"), str):
+    if not isinstance(content, dict):
+        raise _wrong(f"`{path}` holds no settings", "compare it with a built-in recipe")
+    if isinstance(content.get("preset"), str):
         content["preset"] = _preset_of(content["preset"])
     for dotted, value in (changes or {}).items():
         *way, last = dotted.split(".")
         place = content
         for key in way:
-            place = place.get(key) if isinstance(place, dict) else None
+            if place.get(key) is None:
+                place[key] = {}
+            place = place[key]
             if not isinstance(place, dict):
-                raise _wrong(
-                    f"`{dotted}` can't be set: the recipe has no section `{key}`", "compare it with the recipe"
-                )
+                raise _wrong(f"`{dotted}` can't be set: `{key}` is `{place}`", "a section has keys of its own")
         place[last] = value
     recipe = read_settings(Recipe, content, "recipe")
     return replace(

@@ -11,7 +11,8 @@ from mtvcraft_cli.joints.backend import Estimate
 from mtvcraft_cli.train.dataset.cut import Piece
 from mtvcraft_cli.train.dataset.index import ClipSet, load_clip_set
 from mtvcraft_cli.train.dataset.journal import Journal
-from mtvcraft_cli.train.dataset.videos import Shards, finish
+from mtvcraft_cli.train.dataset.store import Film, Shards, as_jpeg
+from mtvcraft_cli.train.dataset.videos import finish
 from tests.joints.people import dancer
 
 
@@ -51,7 +52,9 @@ def small_set(
             confidence = np.full((length, 24), 0.9 - 0.1 * number, np.float32)
             estimate = Estimate(joints_of(number, length), confidence, np.ones(length, bool))
             told = {"source": {"name": f"{number}.mp4", "sha256": f"{number:064x}"}, "first_frame": 0, "rate": "25"}
-            record = shards.add(Piece(np.arange(length), estimate), frames_of(number, length, size_px), 200.0, told)
+            coded = [as_jpeg(frame) for frame in frames_of(number, length, size_px)]
+            piece = Piece(np.arange(length), estimate)
+            record = shards.add(Film(piece=piece, coded=coded, size_px=size_px, blur=200.0), told)
             shards.keep()
             entry = {"input": f"{number}.mp4", "sha256": f"{number:064x}", "clips": [record.told()], "dropped": {}}
             journal.add({**entry, "state": shards.state})

@@ -23,7 +23,7 @@ from mtvcraft_cli.train.dataset.cut import CutSettings
 from mtvcraft_cli.train.dataset.index import load_clip_set
 from mtvcraft_cli.train.dataset.job import PreparedJob, PrepareJob, prepare_job, run_job
 from mtvcraft_cli.train.dataset.motions import MotionSettings
-from mtvcraft_cli.train.dataset.videos import VideoSettings, blur_of, stored_size_px
+from mtvcraft_cli.train.dataset.videos import VideoSettings, sharpness, stored_size_px
 from mtvcraft_cli.train.motion import read_motion
 from tests.cli.run import heeding_ctrl_c, mtvcraft
 from tests.clips import ffmpeg, make_clip, make_cut
@@ -200,9 +200,8 @@ def test_other_settings_are_refused_in_the_same_folder(
 
 def test_blur_is_told_by_the_laplacian_and_frames_are_never_enlarged() -> None:
     checks = (np.indices((40, 60)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
-    assert blur_of([checks]) == pytest.approx((255 * 4) ** 2, rel=0.01)
-    assert blur_of([np.full_like(checks, 90)]) == 0
-    assert blur_of([checks, np.full_like(checks, 90), np.full_like(checks, 90)]) == 0
+    assert sharpness(checks) == pytest.approx((255 * 4) ** 2, rel=0.01)
+    assert sharpness(np.full_like(checks, 90)) == pytest.approx(0, abs=1e-6)
     assert stored_size_px((1920, 1080), 540) == (960, 540)
     assert stored_size_px((300, 200), 540) == (300, 200)
 

@@ -75,8 +75,11 @@ def test_words_change_the_stage_at_hand_or_any_other() -> None:
         with pytest.raises(MtvcraftError) as raised:
             read_changes([word], "vae")
         assert raised.value.exit is Exit.USAGE
-    with pytest.raises(MtvcraftError, match="has no section `loops`"):
+    with pytest.raises(MtvcraftError, match="unknown key `loops`"):
         load_recipe("mini", {"vae.loops.batch": 8})
+    with pytest.raises(MtvcraftError, match=r"`vae.frames.least` can't be set"):
+        load_recipe("mini", {"vae.frames.least": 8})
+    assert load_recipe("mini", {"data.sets": ["mine"]}).data.sets == ("mine",)
 
 
 def test_an_unknown_recipe_is_told_which_there_are() -> None:

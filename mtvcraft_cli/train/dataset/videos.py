@@ -1,9 +1,6 @@
 """Videos -> clips of one person each, in shards."""
 
-import hashlib
-import io
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -14,27 +11,22 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from mtvcraft_cli.cache import Cache
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import write_text_whole
 from mtvcraft_cli.jobs.drive import Drive, DriveSettings, Estimator, look_at_drive
-from mtvcraft_cli.joints.files import Motion, save_motion
 from mtvcraft_cli.progress import Watch
 from mtvcraft_cli.shapes import Picture
 from mtvcraft_cli.train.dataset.cut import CutSettings, Losses, Piece, cut
-from mtvcraft_cli.train.dataset.index import ENDINGS, FORMAT, INDEX, ClipSet, Record, identity_of
+from mtvcraft_cli.train.dataset.index import FORMAT, INDEX, ClipSet, Record, identity_of
 from mtvcraft_cli.train.dataset.journal import Journal
 from mtvcraft_cli.train.dataset.spread import Spread, write_spread
-from mtvcraft_cli.train.dataset.tar import ShardWriter
+from mtvcraft_cli.train.dataset.store import Film, Shards, as_jpeg
 from mtvcraft_cli.video.picture import fit_picture
 from mtvcraft_cli.video.read import open_clip, read_ahead
 
 T = TypeVar("T")
-QUALITY: Final = 92
-"""Of the JPEGs, with colours at full resolution."""
 LOOKED_AT: Final = 9
 """Frames of a clip whose sharpness is measured; the median counts."""
 GREY: Final = np.array([0.299, 0.587, 0.114], np.float32)
@@ -153,7 +145,7 @@ def work(
     settings: VideoSettings,
     estimator: Estimator,
     cache: Cache,
-    shards: "Shards",
+    shards: Shards,
     watch: Watch,
 ) -> dict[str, Any]:
     """Put the clips of one video into the shards; what is to be noted of them."""
@@ -162,12 +154,11 @@ def work(
     drive = look_at_drive(path, settings.drive, cache)
     scene = find_people(drive, estimator, settings.drive, cache, watch)
     losses, clips = Losses(), []
-    for piece, frames in filmed(path, cut(scene, drive.rate, settings.cut, losses), settings):
-        blur = blur_of(frames)
-        if blur < settings.least_blur:
-            losses.add("blurred", len(frames))
+    for film in filmed(path, cut(scene, drive.rate, settings.cut, losses), settings):
+        if film.blur < settings.least_blur:
+            losses.add("blurred", len(film.coded))
             continue
-        clips.append(shards.add(piece, frames, blur, told_of(drive, sha256, piece, settings.cut.rate)).told())
+        clips.append(shards.add(film, told_of(drive, sha256, film.piece, settings.cut.rate)).told())
     return {"frames": scene.frames, "clips": clips, "dropped": losses.told()}
 
 
@@ -178,8 +169,8 @@ def told_of(drive: Drive, sha256: str, piece: Piece, most: Fraction | None) -> d
     return {"source": source, "first_frame": int(piece.places[0]), "rate": str(rate)}
 
 
-def filmed(path: Path, pieces: Iterable[Piece], settings: VideoSettings) -> Iterator[tuple[Piece, list[Picture]]]:
-    """Read a video once more, and hand out the frames of each piece at the size that they are stored at."""
+def filmed(path: Path, pieces: Iterable[Piece], settings: VideoSettings) -> Iterator[Film]:
+    """Read a video once more, and code the frames of each piece at the size that they are stored at."""
     pieces = iter(pieces)
     first = next(pieces, None)
     if first is None:
@@ -188,14 +179,19 @@ def filmed(path: Path, pieces: Iterable[Piece], settings: VideoSettings) -> Iter
     frames = enumerate(frame for batch in read_ahead(clip.batches()) for frame in batch)
     size_px = stored_size_px(clip.info.size_px, settings.side_px)
     for piece in chain([first], pieces):
-        wanted = set(piece.places.tolist())
-        shown = []
+        wanted = piece.places.tolist()
+        looked_at = set(np.linspace(0, len(wanted) - 1, LOOKED_AT).round().astype(int).tolist())
+        coded: list[bytes] = []
+        edges = []
         for place, frame in frames:
-            if place in wanted:
-                shown.append(fit_picture(frame, size_px))
-            if place == piece.places[-1]:
-                break
-        yield piece, shown
+            if place == wanted[len(coded)]:
+                shown = fit_picture(frame, size_px)
+                if len(coded) in looked_at:
+                    edges.append(sharpness(shown))
+                coded.append(as_jpeg(shown))
+                if len(coded) == len(wanted):
+                    break
+        yield Film(piece=piece, coded=coded, size_px=size_px, blur=float(np.median(edges)))
 
 
 def stored_size_px(size_px: tuple[int, int], shorter_px: int) -> tuple[int, int]:
@@ -204,138 +200,11 @@ def stored_size_px(size_px: tuple[int, int], shorter_px: int) -> tuple[int, int]
     return round(size_px[0] * scale), round(size_px[1] * scale)
 
 
-def blur_of(frames: Sequence[Picture]) -> float:
-    """The median over some frames of the variance of the grey picture's Laplacian (four neighbours)."""
-    chosen = np.unique(np.linspace(0, len(frames) - 1, LOOKED_AT).round().astype(int))
-    return float(np.median([_laplacian(frames[place]).var(dtype=np.float64) for place in chosen]))
-
-
-def _laplacian(frame: Picture) -> npt.NDArray[np.float32]:
+def sharpness(frame: Picture) -> float:
+    """The variance of the grey picture's Laplacian, of four neighbours."""
     grey = frame.astype(np.float32) @ GREY
-    middle = grey[1:-1, 1:-1]
-    laplacian: npt.NDArray[np.float32] = (
-        grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * middle
-    )
-    return laplacian
-
-
-class Shards:
-    """The shards of a data set that is being made.
-
-    Args:
-        folder: of the data set.
-        entries: the journal's; whatever lies in the shards beyond them is removed.
-        limit_bytes: a shard that is larger is closed.
-    """
-
-    def __init__(self, folder: Path, entries: Sequence[dict[str, Any]], limit_bytes: int) -> None:
-        self.folder, self.limit_bytes = folder, limit_bytes
-        self.number, kept_bytes, self.clips = entries[-1]["state"] if entries else (0, 0, 0)
-        self._drop_after(self.number)
-        self.writer = ShardWriter(self.path(self.number), kept_bytes)
-
-    def path(self, number: int) -> Path:
-        """Where a shard lies."""
-        return self.folder / f"shard-{number:05d}.tar"
-
-    @property
-    def state(self) -> tuple[int, int, int]:
-        """The open shard's number and bytes, and how many clips there are in all."""
-        return self.number, self.writer.size_bytes, self.clips
-
-    def add(self, piece: Piece, frames: Sequence[Picture], blur: float, told: dict[str, Any]) -> Record:
-        """Append a clip."""
-        if self.writer.size_bytes >= self.limit_bytes:
-            self._open(self.number + 1)
-        name = f"clip-{self.clips:07d}"
-        size_px = (frames[0].shape[1], frames[0].shape[0])
-        coded = [as_jpeg(frame) for frame in frames]
-        about = {
-            **told,
-            "frames": len(frames),
-            "size_px": size_px,
-            "frame_bytes": [len(each) for each in coded],
-            "frame_crc32": [zlib.crc32(each) for each in coded],
-        }
-        content = {
-            "frames": b"".join(coded),
-            "joints": self._joints(piece, size_px, told),
-            "about": json.dumps(about, ensure_ascii=False).encode(),
-        }
-        begin = {part: self.writer.add(name + ENDINGS[part], content[part]) for part in ENDINGS}
-        self.clips += 1
-        return Record(
-            name=name,
-            source=told["source"]["sha256"],
-            frames=len(frames),
-            rate=told["rate"],
-            size_px=size_px,
-            unsure=round(piece.unsure, 6),
-            blur=round(blur, 3),
-            shard=self.path(self.number).name,
-            begin=begin,
-            bytes={part: len(each) for part, each in content.items()},
-            sha256={part: hashlib.sha256(content[part]).hexdigest() for part in ("joints", "about")},
-        )
-
-    def back_to(self, state: tuple[int, int, int]) -> None:
-        """Take back what was appended since."""
-        number, size_bytes, self.clips = state
-        if number != self.number:
-            self.writer.file.close()
-            self.number = number
-            self._drop_after(number)
-            self.writer = ShardWriter(self.path(number), size_bytes)
-        self.writer.cut(size_bytes)
-
-    def keep(self) -> None:
-        """Make sure that all of it survives a power cut."""
-        self.writer.keep()
-
-    def end(self) -> None:
-        """Close the last archive."""
-        self.writer.end()
-
-    def close(self) -> None:
-        """Close the file, whatever is in it."""
-        self.writer.file.close()
-
-    def _open(self, number: int) -> None:
-        self.writer.end()
-        self.writer.file.close()
-        self.number = number
-        self.writer = ShardWriter(self.path(number))
-
-    def _drop_after(self, number: int) -> None:
-        for path in self.folder.glob("shard-*.tar"):
-            if path.name > self.path(number).name:
-                path.unlink()
-
-    def _joints(self, piece: Piece, size_px: tuple[int, int], told: dict[str, Any]) -> bytes:
-        estimate, smpl = piece.estimate, piece.estimate.smpl
-        motion = Motion(
-            joints_mm=estimate.joints_mm,
-            confidence=estimate.confidence,
-            observed=estimate.found,
-            rate=Fraction(told["rate"]),
-            size_px=size_px,
-            smpl_pose=smpl and smpl.pose,
-            smpl_betas=smpl and smpl.betas,
-            smpl_transl=smpl and smpl.transl,
-            meta={"source": told["source"], "first_frame": told["first_frame"]},
-        )
-        path = self.folder / ".joints.npz"
-        save_motion(path, motion)
-        content = path.read_bytes()
-        path.unlink()
-        return content
-
-
-def as_jpeg(frame: Picture) -> bytes:
-    """One frame as JPEG."""
-    coded = io.BytesIO()
-    Image.fromarray(frame).save(coded, "JPEG", quality=QUALITY, subsampling=0)
-    return coded.getvalue()
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    return float((around - 4 * grey[1:-1, 1:-1]).var(dtype=np.float64))
 
 
 def finish(
