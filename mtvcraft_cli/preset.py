@@ -232,7 +232,7 @@ def read_preset(content: Mapping[str, Any], *, name: str, folder: Path) -> Prese
         key: exact[kinds[key]](value) if kinds[key] in exact else value for key, value in given["sampler"].items()
     }
     given["sampler"] = Sampler(**sampler)
-    given["statistics"] = _read_statistics(folder / given["statistics"], name)
+    given["statistics"] = read_statistics(folder / given["statistics"], name)
     given["size_px"] = tuple(given["size_px"])
     given["loras"] = tuple(given.get("loras", ()))
     if given.get("rate") is not None:
@@ -347,7 +347,12 @@ def _wrong_value(name: str, key: str, value: object, hint: str) -> MtvcraftError
     return MtvcraftError(f"preset `{name}`: `{key}` can't be `{value}`", hint=hint, exit=Exit.USAGE)
 
 
-def _read_statistics(path: Path, name: str) -> Statistics:
+def read_statistics(path: Path, name: str) -> Statistics:
+    """Read what joints are normalised with; `name` is the preset's, for messages.
+
+    Raises:
+        MtvcraftError: exit 2; the file is missing or holds something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         tables = {key: np.array(content[key], dtype=np.float32) for key in ("mean_mm", "std_mm")}

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from mtvcraft_cli import __version__
+from mtvcraft_cli.cli import train
 from mtvcraft_cli.cli.animate import animate
 from mtvcraft_cli.cli.cache import cache
-from mtvcraft_cli.cli.front import app, command
+from mtvcraft_cli.cli.front import app, command, group
 from mtvcraft_cli.cli.front import main as run
 from mtvcraft_cli.cli.pose import pose
 from mtvcraft_cli.cli.presets import presets
@@ -33,6 +34,9 @@ def _root(
 
 for function in (animate, pose, tokenize, presets, replay, cache):
     command(function)
+group("train", train.HELP)
+for stage in (train.prepare, train.tokenizer, train.vae, train.dit, train.latents):
+    command(stage, within="train")
 
 
 def main() -> None:

@@ -29,13 +29,16 @@ app = typer.Typer(
 ONLY_BY_FLAG = {
     *("output", "force", "dry_run", "trust_file", "debug", "decode", "overlay", "compare", "view", "list_people"),
     *("start", "end", "clip", "lora"),
+    *("data", "changes", "tokenizer", "vae"),
 }
 """What belongs to one call, or to one file that the user has looked at, is no setting."""
 EPILOG = (
     "Options may also be set by MTVCRAFT_NAME (`MTVCRAFT_STEPS=20`) or in `mtvcraft.toml`, but for those that belong "
-    "to one call: where results go, --force, --dry-run, --trust-file, --start, --end, --clip, --lora, --list."
+    "to one call: where results go, --force, --dry-run, --trust-file, --start, --end, --clip, --lora, --list, --data, "
+    "--set, --tokenizer, --vae."
 )
 _settable: dict[str, set[str]] = {}
+_groups: dict[str, typer.Typer] = {}
 
 
 _option = partial(typer.Option, rich_help_panel="Common")
@@ -66,12 +69,20 @@ class Interrupted(Exception):  # noqa: N818 - nothing went wrong
     """Ctrl-C, or the system asked us to end."""
 
 
-def command(function: Callable[..., None]) -> None:
+def group(name: str, help: str) -> None:
+    """Make room for commands of two words, such as `mtvcraft train vae`."""
+    _groups[name] = typer.Typer(name=name, help=help, no_args_is_help=True, rich_markup_mode="rich")
+    app.add_typer(_groups[name])
+
+
+def command(function: Callable[..., None], within: str = "") -> None:
     """Register `function` under its own name, with the common options and an environment variable per setting.
 
     A parameter whose type is a dataclass of `Annotated` fields is a group of options that several commands share.
+    Settings files have a section for each command; that of `train vae` is `[train.vae]`.
     """
-    name = function.__name__.rstrip("_").replace("_", "-")
+    own_name = function.__name__.rstrip("_").replace("_", "-")
+    name = f"{within}.{own_name}" if within else own_name
     hints = get_type_hints(function, include_extras=True)
     groups: dict[str, type[Any]] = {parameter: kind for parameter, kind in hints.items() if _is_group(kind)}
     own = list(_parameters(function))
@@ -94,7 +105,7 @@ def command(function: Callable[..., None]) -> None:
         [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *common)]
     )
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *common)}
-    app.command(name, epilog=EPILOG)(run)
+    (_groups[within] if within else app).command(own_name, epilog=EPILOG)(run)
 
 
 def _parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:

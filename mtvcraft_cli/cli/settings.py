@@ -21,14 +21,16 @@ def user_file() -> Path:
 def read_settings(options: Mapping[str, set[str]], only_by_flag: set[str]) -> dict[str, dict[str, Any]]:
     """What the settings files say, per command.
 
-    A key at the top of a file holds for every command that has such an option; one under `[animate]` only there.
+    A key at the top of a file holds for every command that has such an option; one under `[animate]` only there, and
+    one under `[train]` in all commands of that group.
 
     Args:
-        options: for each command the names that a file may set, such as {"animate": {"steps", "seed"}}.
+        options: for each command the names that a file may set, such as {"animate": {"steps"}}; a command of
+            a group has both words, "train.vae".
         only_by_flag: names of options that no file may set.
 
     Returns:
-        For each command the values, by option name with underscores.
+        For each command the values, by option name with underscores; commands of a group lie within it.
 
     Raises:
         MtvcraftError: a file isn't TOML, or has a key that no command knows (the nearest is suggested).
@@ -38,16 +40,42 @@ def read_settings(options: Mapping[str, set[str]], only_by_flag: set[str]) -> di
         if path.is_file():
             content = _read_toml(path)
             _check_allowed(path, content, only_by_flag)
-            anywhere = {key: value for key, value in content.items() if not isinstance(value, dict)}
+            groups = {command.partition(".")[0] for command in options if "." in command}
+            anywhere, sections = _taken_apart(content)
             _check_known(path, anywhere, set().union(*options.values()))
-            _check_known(path, {key: value for key, value in content.items() if key not in anywhere}, set(options))
+            _check_known(path, sections, set(options) | groups)
+            within = {}
+            for name in groups & set(sections):
+                within[name], inner = _taken_apart(sections.pop(name))
+                members = {command for command in options if command.startswith(f"{name}.")}
+                _check_known(path, within[name], set().union(*(options[member] for member in members)))
+                inner = {f"{name}.{key}": value for key, value in inner.items()}
+                _check_known(path, inner, members)
+                sections |= inner
             for command, known in options.items():
-                own = content.get(command, {})
+                own = sections.get(command, {})
                 _check_known(path, own, known)
+                given = anywhere | within.get(command.partition(".")[0], {}) | own
                 settings[command].update(
-                    {_name(key): _value(value) for key, value in (anywhere | own).items() if _name(key) in known}
+                    {_name(key): _value(value) for key, value in given.items() if _name(key) in known}
                 )
-    return settings
+    return _nested(settings)
+
+
+def _taken_apart(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values, and sections."""
+    sections = {key: value for key, value in content.items() if isinstance(value, dict)}
+    return {key: value for key, value in content.items() if key not in sections}, sections
+
+
+def _nested(settings: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The settings of `train.vae` under `train`, `vae`, as the parser looks for them."""
+    whole: dict[str, dict[str, Any]] = {}
+    for command, values in settings.items():
+        name, _, inner = command.partition(".")
+        place = whole.setdefault(name, {})
+        place.update({inner: values} if inner else values)
+    return whole
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -154,8 +154,8 @@ class DitStage:
             scaled=preset["reference_scaled"],
             bfloat16=settings.loop.precision == "bfloat16",
         )
-        world = (settings.world.motion and Path(settings.world.motion).name, settings.world.before)
-        of_latents = fingerprint(tensors["vae"], factor, buckets, self.frames, preset["reference_scaled"], world)
+        told = examples.told
+        of_latents = fingerprint(tensors["vae"], factor, buckets, self.frames, preset["reference_scaled"], told)
         self.latents = Shards(folder / "latents", of_latents, maker.make)
         of_tokens = fingerprint(
             tensors["tokenizer"], of_latents, self.kind, stats.mean_mm.tolist(), stats.std_mm.tolist()

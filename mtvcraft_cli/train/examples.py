@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -32,6 +32,9 @@ class Example:
 class Examples(Protocol):
     """Where clips come from."""
 
+    told: tuple[Any, ...]
+    """What tells their clips from others', as plain data."""
+
     def __call__(self, number: int, size_px: Size, frames: int) -> Example:
         """Make or read clip `number`, a window of `frames` frames of size `size_px`."""
         ...
@@ -50,6 +53,7 @@ class WorldExamples:
         self.motions: Motions | None = None if motion is None else load_motions(motion)
         self.split: Split = split
         self.before = before
+        self.told: tuple[Any, ...] = (motion and motion.name, before)
 
     def __call__(self, number: int, size_px: Size, frames: int) -> Example:
         """Film clip `number`."""

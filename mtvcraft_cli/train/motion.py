@@ -1,16 +1,22 @@
 """Motion to learn from: clips of joints in the world, cut into windows and put before random cameras."""
 
+import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import TypeAlias
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
+from mtvcraft_cli.joints.neutral import on_neutral_body
 from mtvcraft_cli.joints.skeleton import mirror_order
+from mtvcraft_cli.train.dataset.index import is_clip_set, load_clip_set
+from mtvcraft_cli.train.dataset.spread import Spread
 from mtvcraft_cli.train.world.dance import dance
 from mtvcraft_cli.train.world.place import place
 
@@ -18,11 +24,12 @@ Clip: TypeAlias = Float32[np.ndarray, "_ 24 3"]
 """Joints of any number of frames, mm."""
 Whole = npt.NDArray[np.int64]
 DANCE_FRAMES = 300
+SPREAD_SEED = 7
 
 
 @dataclass(frozen=True, eq=False)
 class MotionSet:
-    """Clips of motion one after the other, in the world: y up, the floor at 0."""
+    """Clips of motion one after the other, in the world (y up, the floor at 0) or as a camera saw them."""
 
     joints_mm: Clip
     start: Whole
@@ -31,52 +38,102 @@ class MotionSet:
     """(C,) frames of each clip."""
     weight: npt.NDArray[np.float64]
     """(C,) how often a clip is drawn; they sum to 1."""
+    seen: npt.NDArray[np.bool_]
+    """(C,) whether a clip is in camera space."""
+    source: tuple[str, ...]
+    """(C,) what each was cut from."""
 
     @staticmethod
-    def of(clips: Sequence[Clip], weights: npt.NDArray[np.float64] | None = None) -> "MotionSet":
+    def of(
+        clips: Sequence[Clip],
+        weights: npt.NDArray[np.float64] | None = None,
+        seen: Sequence[bool] | None = None,
+        source: Sequence[str] | None = None,
+    ) -> "MotionSet":
         """Lay clips one after the other; without weights each is drawn as often as it is long."""
         length = np.array([len(clip) for clip in clips], np.int64)
         weight = length.astype(np.float64) if weights is None else weights
-        return MotionSet(np.concatenate(clips), np.cumsum(length) - length, length, weight / weight.sum())
+        return MotionSet(
+            np.concatenate(clips),
+            np.cumsum(length) - length,
+            length,
+            weight / weight.sum(),
+            np.zeros(len(clips), bool) if seen is None else np.array(seen, bool),
+            tuple(map(str, range(len(clips)))) if source is None else tuple(source),
+        )
 
     def clips(self) -> list[Clip]:
         """Return the clips one by one."""
         return [self.joints_mm[start : start + length] for start, length in zip(self.start, self.length, strict=True)]
 
+    def only(self, wanted: Sequence[bool]) -> "MotionSet":
+        """Some of the clips."""
+        chosen = np.flatnonzero(wanted)
+        clips = self.clips()
+        source = [self.source[clip] for clip in chosen]
+        return MotionSet.of([clips[clip] for clip in chosen], self.weight[chosen], self.seen[chosen].tolist(), source)
+
+    def on_neutral_body(self) -> "MotionSet":
+        """The same without the people's proportions."""
+        return replace(self, joints_mm=on_neutral_body(self.joints_mm))
+
 
 def read_motion(files: Sequence[str]) -> MotionSet:
-    """Read motion sets.
+    """Read motion sets, and the joints of sets of videos.
 
     Where clips have a category, one with four times the frames is drawn only twice as often, so that the most filmed
     kind of motion doesn't hide the others.
 
     Args:
         files: `.npz` files with `joints` (N, 24, 3) in metres, y up, `clip_start`, `clip_length` and perhaps
-            `clip_category`; or folders of them.
+            `clip_category`; or folders of them; or folders that `mtvcraft train prepare` made of videos.
 
     Raises:
         MtvcraftError: a file is missing or no motion set.
     """
-    paths = [found for name in files for found in (sorted(Path(name).glob("*.npz")) or [Path(name)])]
     clips: list[Clip] = []
     weights: list[float] = []
-    for path in paths:
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                joints = arrays["joints"].astype(np.float32) * 1000
-                start, length = arrays["clip_start"].tolist(), arrays["clip_length"].tolist()
-                kinds = arrays["clip_category"].tolist() if "clip_category" in arrays else [""] * len(start)
-        except FileNotFoundError as error:
-            raise MtvcraftError(f"there is no motion set `{path}`", hint="check the path", exit=Exit.USAGE) from error
-        except (OSError, ValueError, KeyError) as error:
-            raise MtvcraftError(
-                f"`{path}` is no motion set: {error}",
-                hint="it is an npz file with `joints`, `clip_start` and `clip_length`",
-            ) from error
-        clips += [joints[begin : begin + count] for begin, count in zip(start, length, strict=True)]
-        total = {kind: sum(n for n, of in zip(length, kinds, strict=True) if of == kind) for kind in set(kinds)}
-        weights += [count / total[kind] ** 0.5 for count, kind in zip(length, kinds, strict=True)]
-    return MotionSet.of(clips, np.array(weights))
+    seen: list[bool] = []
+    source: list[str] = []
+    for name in files:
+        if is_clip_set(Path(name)):
+            videos = load_clip_set(Path(name))
+            clips += [videos.joints_mm(record) for record in videos.records]
+            total = sum(record.frames for record in videos.records)
+            weights += [record.frames / total**0.5 for record in videos.records]
+            seen += [True] * len(videos.records)
+            source += [record.source for record in videos.records]
+            continue
+        for path in sorted(Path(name).glob("*.npz")) or [Path(name)]:
+            of_file = _read_file(path)
+            clips += of_file.clips()
+            weights += of_file.weight.tolist()
+            seen += [False] * len(of_file.start)
+            source += of_file.source
+    return MotionSet.of(clips, np.array(weights), seen, source)
+
+
+def _read_file(path: Path) -> MotionSet:
+    """Read one motion set; its weights don't sum to 1."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            joints = arrays["joints"].astype(np.float32) * 1000
+            start, length = arrays["clip_start"].astype(np.int64), arrays["clip_length"].astype(np.int64)
+            kinds = arrays["clip_category"].tolist() if "clip_category" in arrays else [""] * len(start)
+            named = next((name for name in ("clip_source_sha256", "clip_take", "clip_name") if name in arrays), None)
+            source = [
+                f"{path.name} {clip}" for clip in (range(len(start)) if named is None else arrays[named].tolist())
+            ]
+    except FileNotFoundError as error:
+        raise MtvcraftError(f"there is no motion set `{path}`", hint="check the path", exit=Exit.USAGE) from error
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise MtvcraftError(
+            f"`{path}` is no motion set: {error}",
+            hint="it is an npz file with `joints`, `clip_start` and `clip_length`",
+        ) from error
+    total = {kind: sum(n for n, of in zip(length, kinds, strict=True) if of == kind) for kind in set(kinds)}
+    weight = np.array([count / total[kind] ** 0.5 for count, kind in zip(length, kinds, strict=True)])
+    return MotionSet(joints, start, length, weight, np.zeros(len(start), bool), tuple(source))
 
 
 def made_up(count: int, seed: int) -> list[Clip]:
@@ -95,11 +152,16 @@ def gather(files: Sequence[str], dances: int, seed: int) -> MotionSet:
     found = read_motion(files)
     if dreamt is None:
         return found
-    return MotionSet.of([*found.clips(), *dreamt.clips()], np.concatenate([0.8 * found.weight, 0.2 * dreamt.weight]))
+    return MotionSet.of(
+        [*found.clips(), *dreamt.clips()],
+        np.concatenate([0.8 * found.weight, 0.2 * dreamt.weight]),
+        [*found.seen.tolist(), *dreamt.seen.tolist()],
+        [*found.source, *(f"dance {clip}" for clip in dreamt.source)],
+    )
 
 
 def draw_window(motion: MotionSet, rng: np.random.Generator, frames: int, stride: int, before: int) -> Clip:
-    """Draw a window and the frame that its clip began with, in the world.
+    """Draw a window and the frame that its clip began with, in the axes of its clip.
 
     Half of the windows begin their clip; the others lie up to `before` frames after its beginning. Where a clip is too
     short its last pose is held.
@@ -107,7 +169,25 @@ def draw_window(motion: MotionSet, rng: np.random.Generator, frames: int, stride
     Returns:
         (1 + frames, 24, 3) mm: the clip's first frame, then the window. Half of them mirrored.
     """
+    return _window(motion, int(rng.choice(len(motion.start), p=motion.weight)), rng, frames, stride, before)
+
+
+def draw_seen(motion: MotionSet, rng: np.random.Generator, frames: int, stride: int, before: int) -> Clip:
+    """Draw a window, see `draw_window`, as a camera sees it: its clip's own, else a random one."""
     clip = int(rng.choice(len(motion.start), p=motion.weight))
+    window = _window(motion, clip, rng, frames, stride, before)
+    return window if motion.seen[clip] else seen_by_camera(window, rng)
+
+
+def spread_of(motion: MotionSet, windows: int = 2000) -> Spread:
+    """Mean and spread of joints as cameras see them: over all frames where they are known, else over random windows."""
+    if motion.seen.all():
+        return reduce(operator.add, map(Spread.of, motion.clips()))
+    rng = np.random.default_rng(SPREAD_SEED)
+    return reduce(operator.add, (Spread.of(draw_seen(motion, rng, 9, 1, 0)[1:]) for _ in range(windows)))
+
+
+def _window(motion: MotionSet, clip: int, rng: np.random.Generator, frames: int, stride: int, before: int) -> Clip:
     length, span = int(motion.length[clip]), (frames - 1) * stride
     begin = int(rng.integers(max(1, length - span)))
     first = begin if rng.random() < 0.5 else int(rng.integers(max(0, begin - before), begin + 1))

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
+from mtvcraft_cli.preset import BUILT_IN, preset_names
 
 RECIPES = Path(__file__).parent / "recipes"
 Settings = TypeVar("Settings")
@@ -172,11 +173,31 @@ class DitTraining:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Data:
+    """Sets made by `mtvcraft train prepare`, in the place of the stages' own motion sets and of our own world."""
+
+    sets: tuple[str, ...] = ()
+    """Folders of sets of videos; for the tokenizer motion sets, too. None leaves each stage what it names itself."""
+    held_out: float = 0.05
+    """Share of the videos, or of a motion set's takes, that is only measured on; one at least where there are two."""
+    statistics: Literal["own", "shipped"] = "own"
+    """What the tokenizer normalises joints with: the sets' own mean and spread, or those that come with the presets.
+    A transformer takes what its tokenizer was trained with."""
+    strides: tuple[int, ...] = (1, 2)
+    """Every how manieth frame a window of frames takes, drawn at random (paper); the tokenizer has its own."""
+    before: int = 150
+    """How long before its window a clip may have begun, in frames of the clip; half of the windows begin theirs."""
+    elsewhere: float = 1 / 3
+    """How often the reference is any frame of its clip instead of the one that motion is told from."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A whole model: how it is run and how each of its networks is trained."""
 
     preset: Mapping[str, Any] = field(default_factory=dict)
-    """A preset without `weights` and `statistics`; a run completes it."""
+    """A preset without `weights` and `statistics`, which a run adds; in a file also the name of a built-in one."""
+    data: Data = field(default_factory=Data)
     tokenizer: TokenizerTraining | None = None
     vae: VaeTraining | None = None
     dit: DitTraining | None = None
@@ -206,11 +227,19 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None, motion: Pat
         raise _wrong(
             f"`{path}` is not YAML: {str(error).splitlines()[0]}", "compare it with a built-in recipe"
         ) from error
+    if not isinstance(content, dict):
+        raise _wrong(f"`{path}` holds no settings", "compare it with a built-in recipe")
+    if isinstance(content.get("preset"), str):
+        content["preset"] = _preset_of(content["preset"])
     for dotted, value in (changes or {}).items():
         *way, last = dotted.split(".")
         place = content
         for key in way:
-            place = place.setdefault(key, {})
+            if place.get(key) is None:
+                place[key] = {}
+            place = place[key]
+            if not isinstance(place, dict):
+                raise _wrong(f"`{dotted}` can't be set: `{key}` is `{place}`", "a section has keys of its own")
         place[last] = value
     recipe = read_settings(Recipe, content, "recipe")
     return replace(
@@ -219,6 +248,35 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None, motion: Pat
         vae=recipe.vae and replace(recipe.vae, world=recipe.vae.world.in_folder(motion)),
         dit=recipe.dit and replace(recipe.dit, world=recipe.dit.world.in_folder(motion)),
     )
+
+
+def _preset_of(name: str) -> dict[str, Any]:
+    """What a built-in preset says, but for what a run says itself."""
+    if name not in preset_names():
+        raise _wrong(
+            f"the recipe is for a preset `{name}`, which there is not", f"there are {', '.join(preset_names())}"
+        )
+    content = yaml.safe_load((BUILT_IN / f"{name}.yaml").read_text(encoding="utf-8"))
+    return {key: value for key, value in content.items() if key not in ("weights", "statistics")}
+
+
+def read_changes(words: Sequence[str], section: str) -> dict[str, Any]:
+    """Read `KEY=VALUE` words; a key without a section of the recipe is one of `section`.
+
+    Raises:
+        MtvcraftError: exit 2; there is no `=`, or the value isn't YAML.
+    """
+    changes = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise _wrong(f"`{word}` sets nothing", "write it like loop.batch=8")
+        whole = key if key.partition(".")[0] in Recipe.__dataclass_fields__ else f"{section}.{key}"
+        try:
+            changes[whole] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise _wrong(f"`{value}` is no value for `{key}`", "write it as in YAML: 8, 1e-4, [9, 17], null") from error
+    return changes
 
 
 def read_settings(kind: type[Settings], content: Any, where: str) -> Settings:

@@ -1,17 +1,26 @@
 """A recipe and a stage's name -> a run."""
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import add
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
-from mtvcraft_cli.preset import Statistics, load_preset
+from mtvcraft_cli.preset import Statistics, load_preset, read_statistics
 from mtvcraft_cli.progress import Watch, silent
-from mtvcraft_cli.train.examples import Examples, WorldExamples
+from mtvcraft_cli.train.dataset.examples import SetExamples, held_out
+from mtvcraft_cli.train.dataset.index import is_clip_set, load_clip_set
+from mtvcraft_cli.train.dataset.spread import NAME as STATISTICS
+from mtvcraft_cli.train.dataset.spread import read_spread
+from mtvcraft_cli.train.examples import Examples, Size, WorldExamples
+from mtvcraft_cli.train.motion import MotionSet, gather, spread_of
 from mtvcraft_cli.train.run import Stage, Trained, train
-from mtvcraft_cli.train.settings import Recipe, World
+from mtvcraft_cli.train.settings import DitTraining, Recipe, TokenizerTraining, VaeTraining, World
 
 Kind = Literal["tokenizer", "vae", "dit"]
+WEIGHTS: Final = "diffusion_pytorch_model.safetensors"
+"""What a network is called in a folder as it is published."""
 
 
 def train_stage(
@@ -36,23 +45,24 @@ def train_stage(
     Raises:
         MtvcraftError: the recipe lacks the stage, a part is missing, or a setting doesn't fit.
     """
-    settings = getattr(recipe, kind)
-    if settings is None:
-        raise MtvcraftError(f"the recipe says nothing about `{kind}`", hint=f"add a section `{kind}`", exit=Exit.USAGE)
-    files = {part: _weights(part, path) for part, path in (parts or {}).items()}
+    settings = settings_of(recipe, kind)
     stage: Stage
-    if kind == "tokenizer":
+    if isinstance(settings, TokenizerTraining):
         from mtvcraft_cli.train.tokenizer import TokenizerStage
 
-        stage = TokenizerStage(settings, recipe.preset, _statistics())
-    elif kind == "vae":
+        motion = motion_of(recipe)
+        stage = TokenizerStage(settings, recipe.preset, statistics_of(recipe, motion), motion)
+    elif isinstance(settings, VaeTraining):
         from mtvcraft_cli.train.vae import VaeStage
 
-        stage = VaeStage(settings, recipe.preset, _statistics(), *_examples(settings.world))
+        sizes_px = [(recipe.preset["size_px"][0], recipe.preset["size_px"][1])]
+        stage = VaeStage(settings, recipe.preset, statistics_of(recipe), *examples_of(recipe, settings.world, sizes_px))
     else:
         from mtvcraft_cli.train.dit import DitStage
 
-        stage = DitStage(settings, recipe.preset, _statistics(), *_examples(settings.world), folder, files)
+        files = {part: weights_of(part, path) for part, path in (parts or {}).items()}
+        examples = examples_of(recipe, settings.world, sizes_of(recipe, settings))
+        stage = DitStage(settings, recipe.preset, statistics_of_part(files), *examples, folder, files)
     return train(stage, settings.loop, folder, limit_s=limit_s, watch=watch)
 
 
@@ -77,29 +87,109 @@ def prepare_latents(
     from mtvcraft_cli.train.dit import DitStage
     from mtvcraft_cli.train.shards import prepare
 
-    if recipe.dit is None:
-        raise MtvcraftError("the recipe says nothing about `dit`", hint="add a section `dit`", exit=Exit.USAGE)
-    files = {part: _weights(part, path) for part, path in parts.items()}
-    stage = DitStage(recipe.dit, recipe.preset, _statistics(), *_examples(recipe.dit.world), folder, files)
+    settings = settings_of(recipe, "dit")
+    assert isinstance(settings, DitTraining)
+    files = {part: weights_of(part, path) for part, path in parts.items()}
+    examples = examples_of(recipe, settings.world, sizes_of(recipe, settings))
+    stage = DitStage(settings, recipe.preset, statistics_of_part(files), *examples, folder, files)
     clips = stage.clips if limit_clips is None else min(limit_clips, stage.clips)
     prepare(stage.latents, stage.tokens, clips, watch)
     return clips
 
 
-def _examples(world: World) -> tuple[Examples, Examples]:
-    """Clips to train on, and clips of characters that are never trained on."""
-    motion, held_out = (None if name is None else Path(name) for name in (world.motion, world.held_out))
-    return WorldExamples(motion, "train", world.before), WorldExamples(held_out, "human")
+def settings_of(recipe: Recipe, kind: Kind) -> TokenizerTraining | VaeTraining | DitTraining:
+    """A recipe's section.
+
+    Raises:
+        MtvcraftError: exit 2; there is none.
+    """
+    settings: TokenizerTraining | VaeTraining | DitTraining | None = getattr(recipe, kind)
+    if settings is None:
+        raise MtvcraftError(f"the recipe says nothing about `{kind}`", hint=f"add a section `{kind}`", exit=Exit.USAGE)
+    return settings
 
 
-def _weights(part: str, path: Path) -> Path:
-    file = path / f"{part}.safetensors" if path.is_dir() else path
+def sizes_of(recipe: Recipe, settings: DitTraining) -> list[Size]:
+    """The sizes that a transformer is trained at."""
+    return list(settings.buckets) or [(recipe.preset["size_px"][0], recipe.preset["size_px"][1])]
+
+
+def motion_of(recipe: Recipe) -> tuple[MotionSet, MotionSet]:
+    """What a tokenizer is trained on, and what it is measured on; the same where nothing can be held out."""
+    settings = recipe.tokenizer
+    assert settings is not None
+    neutral = recipe.preset.get("body") == "neutral"
+    if not recipe.data.sets:
+        from mtvcraft_cli.train.tokenizer import read_sets
+
+        return read_sets(settings)
+    whole = gather(recipe.data.sets, settings.motion.dances, settings.loop.seed)
+    recorded = [source for source in whole.source if not source.startswith("dance ")]  # those made up come last
+    back = held_out(recorded, recipe.data.held_out)
+    held = [*back, *[False] * (len(whole.source) - len(back))]
+    sets = (whole.only([not out for out in held]), whole.only(held)) if any(held) else (whole, whole)
+    return (sets[0].on_neutral_body(), sets[1].on_neutral_body()) if neutral else sets
+
+
+def examples_of(recipe: Recipe, world: World, sizes_px: list[Size]) -> tuple[Examples, Examples]:
+    """Clips to train on, and clips to measure on: characters or videos that are never trained on.
+
+    Raises:
+        MtvcraftError: a set has no frames, or no clip of a wanted shape.
+    """
+    data = recipe.data
+    if not data.sets:
+        motion, held = (None if name is None else Path(name) for name in (world.motion, world.held_out))
+        return WorldExamples(motion, "train", world.before), WorldExamples(held, "human")
+    for name in data.sets:
+        if not is_clip_set(Path(name)):
+            raise MtvcraftError(
+                f"`{name}` is no finished data set of videos",
+                hint="make one with `mtvcraft train prepare`; motion alone trains only a tokenizer",
+                exit=Exit.USAGE,
+            )
+    sets = [load_clip_set(Path(name)) for name in data.sets]
+    clips = [(own, record) for own in sets for record in own.records]
+    back = held_out([record.source for _, record in clips], data.held_out)
+    neutral = recipe.preset.get("body") == "neutral"
+    kept = [clip for clip, out in zip(clips, back, strict=True) if not out]
+    measured = [clip for clip, out in zip(clips, back, strict=True) if out] or kept
+    return (
+        SetExamples(kept, sizes_px, data, neutral=neutral),
+        SetExamples(measured, [sizes_px[0]], data, neutral=neutral),
+    )
+
+
+def statistics_of(recipe: Recipe, motion: tuple[MotionSet, MotionSet] | None = None) -> Statistics:
+    """What joints are normalised with."""
+    data = recipe.data
+    if not data.sets or data.statistics == "shipped":
+        return load_preset("mini").statistics
+    if recipe.preset.get("body") != "neutral" and all(is_clip_set(Path(name)) for name in data.sets):
+        return reduce(add, [read_spread(Path(name)) for name in data.sets]).statistics
+    return spread_of((motion or motion_of(recipe))[0]).statistics
+
+
+def statistics_of_part(files: Mapping[str, Path]) -> Statistics:
+    """What a tokenizer was trained with: the file beside its weights; a published one has what the presets have."""
+    beside = files["tokenizer"].parent / STATISTICS if "tokenizer" in files else Path()
+    return read_statistics(beside, str(beside)) if beside.is_file() else load_preset("mini").statistics
+
+
+def weights_of(part: str, path: Path) -> Path:
+    """The file of a part that was trained before.
+
+    Args:
+        part: "tokenizer" or "vae".
+        path: the folder of its run, a folder as it is published, or the file itself.
+
+    Raises:
+        MtvcraftError: exit 6; there is none.
+    """
+    inside = (path / f"{part}.safetensors", path / WEIGHTS)
+    file = next((file for file in inside if file.is_file()), path)
     if not file.is_file():
         raise MtvcraftError(
             f"there is no {part} at `{path}`", hint="train it first, or name its run", exit=Exit.WEIGHTS
         )
     return file
-
-
-def _statistics() -> Statistics:
-    return load_preset("mini").statistics

@@ -15,7 +15,7 @@ from mtvcraft_cli.tokens.normalise import normalise
 from mtvcraft_cli.tokens.tokenise import tokenise
 from mtvcraft_cli.tokens.tokenizer import MotionTokenizer
 from mtvcraft_cli.train.codebook import MovingCodebook, SeededDraws
-from mtvcraft_cli.train.motion import MotionSet, draw_window, gather, read_motion, seen_by_camera
+from mtvcraft_cli.train.motion import MotionSet, draw_seen, gather, read_motion, seen_by_camera
 from mtvcraft_cli.train.outcome import Outcome
 from mtvcraft_cli.train.run import samples_rng
 from mtvcraft_cli.train.settings import TokenizerTraining, check_lengths
@@ -61,16 +61,29 @@ class TokenizerObjective(nn.Module):
 
 
 class TokenizerStage:
-    """Everything about training a tokenizer but the loop."""
+    """Everything about training a tokenizer but the loop.
 
-    def __init__(self, settings: TokenizerTraining, preset: Mapping[str, Any], stats: Statistics) -> None:
+    Args:
+        settings: how.
+        preset: what it will be run with.
+        stats: what joints are normalised with.
+        motion: what to train on, and what to measure on; None reads what the settings name.
+    """
+
+    def __init__(
+        self,
+        settings: TokenizerTraining,
+        preset: Mapping[str, Any],
+        stats: Statistics,
+        motion: tuple[MotionSet, MotionSet] | None = None,
+    ) -> None:
         check_lengths(settings.motion.frames, "tokenizer.motion.frames")
         self.settings, self.stats = settings, stats
         self.kind = preset.get("differential", "none")
         self.frames, self.overlap = preset["frames"], preset["overlap"]
         self.outcome = Outcome(preset, stats)
         seed = settings.loop.seed
-        self.motion = gather(settings.motion.files, settings.motion.dances, seed)
+        self.motion, self.held = motion or read_sets(settings)
         torch.manual_seed(seed)
         tokenizer = MotionTokenizer(**preset["tokenizer"])
         moving = None
@@ -92,8 +105,8 @@ class TokenizerStage:
         windows = []
         for sample in samples:
             rng = samples_rng(seed, step, sample)
-            world = draw_window(self.motion, rng, frames, stride, motion.before)
-            joints = normalise(torch.from_numpy(seen_by_camera(world, rng)), self.stats)
+            seen_mm = draw_seen(self.motion, rng, frames, stride, motion.before)
+            joints = normalise(torch.from_numpy(seen_mm), self.stats)
             joints = joints[1:] - {"none": 0.0, "window": joints[1], "reference": joints[0]}[self.kind]
             scale = float(rng.uniform(1 - motion.vary, 1 + motion.vary))
             shift = rng.uniform(-motion.vary, motion.vary, 3) if self.kind == "none" else np.zeros(3)
@@ -113,12 +126,17 @@ class TokenizerStage:
 
     def report(self, step: int, folder: Path) -> dict[str, float]:  # noqa: ARG002
         """Round trips of held-out motion before cameras that never change, millimetres."""
-        held = read_motion(self.settings.held_out) if self.settings.held_out else self.motion
-        return round_trips(self.objective.tokenizer, held, self.stats, self.kind, self.frames, self.overlap)
+        return round_trips(self.objective.tokenizer, self.held, self.stats, self.kind, self.frames, self.overlap)
 
     def export(self, folder: Path) -> None:
         """Write the tokenizer, and a preset around it."""
         self.outcome.write(folder, tokenizer=self.objective.tokenizer)
+
+
+def read_sets(settings: TokenizerTraining) -> tuple[MotionSet, MotionSet]:
+    """The motion that the settings name, to train on and to measure on: the same where none is held out."""
+    motion = gather(settings.motion.files, settings.motion.dances, settings.loop.seed)
+    return motion, read_motion(settings.held_out) if settings.held_out else motion
 
 
 def round_trips(
@@ -142,7 +160,7 @@ def round_trips(
     errors, seen, still = [], [], []
     for number, clip in enumerate(held.clips()[:REPORTED_CLIPS]):
         rng = samples_rng(REPORT_SEED, number)
-        joints_mm = seen_by_camera(np.concatenate([clip[:1], clip]), rng)[1:]
+        joints_mm = clip if held.seen[number] else seen_by_camera(np.concatenate([clip[:1], clip]), rng)[1:]
         plan = plan_windows(len(joints_mm), frames, overlap)
         made = tokenise(joints_mm, tokenizer, plan, stats, kind)
         errors.append((len(joints_mm), made.report.error_mm))

@@ -14,10 +14,13 @@ from tests.cli.run import assert_refused, heeding_ctrl_c, mtvcraft
 from tests.cli.toy import toy_preset
 
 COMMANDS = ["animate", "pose", "tokenize", "presets", "replay", "cache"]
+GROUPED = ["train prepare", "train tokenizer", "train vae", "train dit", "train latents"]
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)], ids=" ".join
+    "words",
+    [["--help"], ["--version"], *([*command.split(), "--help"] for command in [*COMMANDS, "train", *GROUPED])],
+    ids=" ".join,
 )
 def test_help_comes_without_loading_what_the_work_needs(words: list[str]) -> None:
     heavy = ("torch", "diffusers", "numpy", "mediapipe", "decord", "PIL", "huggingface_hub")
@@ -37,8 +40,8 @@ def test_help_comes_without_loading_what_the_work_needs(words: list[str]) -> Non
 
 
 def test_every_option_of_every_command_is_explained(tmp_path: Path) -> None:
-    for command in COMMANDS:
-        text = mtvcraft(command, "--help", cwd=tmp_path, check=0, env={"COLUMNS": "200"}).stdout
+    for command in [*COMMANDS, *GROUPED]:
+        text = mtvcraft(*command.split(), "--help", cwd=tmp_path, check=0, env={"COLUMNS": "200"}).stdout
         for common in ("--json", "--quiet", "--verbose", "--debug", "--progress", "--offline", "--cache-dir"):
             assert common in text, f"{command} lacks {common}"
 

@@ -6,17 +6,35 @@ from typing import Any
 import pytest
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
-from mtvcraft_cli.train.settings import RECIPES, Loop, load_recipe
+from mtvcraft_cli.preset import BUILT_IN, read_preset
+from mtvcraft_cli.train.settings import RECIPES, Loop, load_recipe, read_changes
 from tests.train.toy import toy_recipe
+
+WEIGHTS = dict.fromkeys(("tokenizer", "transformer", "vae"), "seeded:0")
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_in_the_package_can_be_read(recipe: Path) -> None:
     read = load_recipe(recipe.stem)
-    assert read.tokenizer is not None
-    assert read.vae is not None
-    assert read.dit is not None
-    assert read.tokenizer.loop.steps > 0
+    stages = [stage for stage in (read.tokenizer, read.vae, read.dit) if stage is not None]
+    assert stages
+    assert all(stage.loop.steps > 0 for stage in stages)
+    name, folder = recipe.stem, BUILT_IN
+    read_preset({**read.preset, "weights": WEIGHTS, "statistics": "joint_statistics.json"}, name=name, folder=folder)
+
+
+def test_the_papers_recipe_has_the_papers_numbers() -> None:
+    recipe = load_recipe("paper")
+    assert recipe.tokenizer is not None
+    assert recipe.dit is not None
+    own = recipe.tokenizer
+    assert [own.loop.rate(step) for step in (100_000, 199_999, 200_000, 299_999)] == [1e-4, 1e-4, 1e-5, 1e-5]
+    assert (own.loop.steps, own.loop.batch, own.loop.weight_decay, own.commitment) == (300_000, 256, 1e-4, 0.25)
+    assert (own.motion.frames, own.motion.strides, own.motion.vary) == ((33, 49, 81, 97, 129), (1, 2), 0.1)
+    loop = recipe.dit.loop
+    assert (loop.steps, loop.batch, loop.warmup, loop.weight_decay) == (30_000, 32, 300, 1e-2)
+    assert (loop.rate(300), loop.betas, recipe.dit.drop_motion) == (2e-5, (0.9, 0.99), 0.2)
+    assert recipe.preset["transformer"]["motion_every"] == 2
 
 
 def test_numbers_that_yaml_takes_for_words_are_numbers(tmp_path: Path) -> None:
@@ -43,6 +61,25 @@ def test_a_wrong_setting_is_named_with_a_way_out(tmp_path: Path, dotted: str, va
     assert said in raised.value.message
     assert hint in raised.value.hint
     assert raised.value.exit == Exit.USAGE
+
+
+def test_words_change_the_stage_at_hand_or_any_other() -> None:
+    changes = read_changes(["loop.batch=8", "data.held_out=0", "frames=[9, 17]", "preset.size_px=[32, 48]"], "vae")
+    assert changes == {
+        "vae.loop.batch": 8,
+        "data.held_out": 0,
+        "vae.frames": [9, 17],
+        "preset.size_px": [32, 48],
+    }
+    for word in ("loop.batch", "=8", "frames=[9"):
+        with pytest.raises(MtvcraftError) as raised:
+            read_changes([word], "vae")
+        assert raised.value.exit is Exit.USAGE
+    with pytest.raises(MtvcraftError, match="unknown key `loops`"):
+        load_recipe("mini", {"vae.loops.batch": 8})
+    with pytest.raises(MtvcraftError, match=r"`vae.frames.least` can't be set"):
+        load_recipe("mini", {"vae.frames.least": 8})
+    assert load_recipe("mini", {"data.sets": ["mine"]}).data.sets == ("mine",)
 
 
 def test_an_unknown_recipe_is_told_which_there_are() -> None:

@@ -68,13 +68,10 @@ def test_two_processes_have_the_loss_curve_of_one_with_twice_the_batch(tmp_path:
             parts[part] = tmp_path / part
     two = tmp_path / "two"
     two.mkdir()
-    for part, path in parts.items():
-        (two / part).symlink_to(path)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    train = ["-m", "mtvcraft_cli.train.mini", "--stage", kind, "--threads", "1", "--out", two]
-    subprocess.run(
-        [*launch, *train, "--recipe", toy_recipe(two, **changes)], check=True, env=ALONE, timeout=300, cwd=REPOSITORY
-    )
+    given = [word for part, path in parts.items() for word in (f"--{part}", path)]
+    train = ["-m", "mtvcraft_cli", "train", kind, "-o", two / kind, "--recipe", toy_recipe(two, **changes), *given]
+    subprocess.run([*launch, *train], check=True, env=ALONE, timeout=300, cwd=REPOSITORY)
     trained(kind, tmp_path, parts, **changes)
     assert len(losses(two / kind)) == 8
     assert losses(two / kind) == pytest.approx(losses(tmp_path / kind), rel=2e-5)

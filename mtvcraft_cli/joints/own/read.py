@@ -29,6 +29,7 @@ from mtvcraft_cli.joints.own.smpl import POSE_KEYS, ROOT_KEYS, has_parameters, r
 from mtvcraft_cli.joints.own.straight import straighten
 from mtvcraft_cli.joints.skeleton import FOV_DEG, NAMES
 from mtvcraft_cli.joints.turns import axis_angles, matrices
+from mtvcraft_cli.shapes import JointsMm
 
 JOINT_KEYS: Final = ("joints", "pose", "poses", "joint", "joints3d", "joints_3d", "positions", "keypoints3d")
 HOLD_MOTION: Final = frozenset({*JOINT_KEYS, *POSE_KEYS, *ROOT_KEYS})
@@ -80,21 +81,62 @@ def read_own(path: Path, settings: OwnMotion = OwnMotion()) -> tuple[Motion, tup
     if not path.is_file():
         raise MtvcraftError(f"there is no file `{path}`", hint="check the path", exit=Exit.USAGE)
     camera = load_camera(settings.camera)
+    found = _look(path, settings)
+    if isinstance(found, Found):
+        return _seen(found, path.name, settings, camera)
+    motion, said = found
+    if settings.fps is not None:
+        motion, said = _at(motion, settings.fps, said)
+    return (motion if settings.part is None else _cut(motion, settings.part)), said
+
+
+@dataclass(frozen=True)
+class World:
+    """A motion that no camera sees."""
+
+    joints_mm: JointsMm
+    """y up; where the floor is and which way the person faces is as in the file."""
+    rate: Fraction
+    said: tuple[str, ...]
+    """What was assumed, guessed or filled in."""
+
+
+def read_world(path: Path, settings: OwnMotion = OwnMotion()) -> World:
+    """Read a motion file of any kind, see `read_own`, without a camera.
+
+    What is in camera space already is turned so that y is up, as if that camera had been level.
+
+    Raises:
+        MtvcraftError: as `read_own` does.
+    """
+    found = _look(path, settings)
+    if not isinstance(found, Found):
+        motion, said = found
+        found = Found(motion.joints_mm, "joints", motion.rate, unit_mm=1.0, in_camera=True, said=said)
+    straight = straighten(found, path.name, load_camera(settings.camera).up)
+    said = (*found.said, *straight.said)
+    rate = settings.fps or found.rate
+    if rate is None:
+        rate, said = ASSUMED_RATE, (*said, f"`{path.name}` has no frame rate: took {ASSUMED_RATE} frames a second")
+    joints_mm = straight.joints_mm
+    if straight.in_camera:
+        joints_mm = joints_mm * np.array([1, -1, -1], np.float32)
+        said = (*said, f"`{path.name}` is in camera space: took its camera as level")
+    return World(joints_mm, rate, said)
+
+
+def _look(path: Path, settings: OwnMotion) -> Found | tuple[Motion, tuple[str, ...]]:
+    """Read what a file says; our own files say everything already."""
     body = None if settings.body_model is None else load_body(settings.body_model)
     kind = own_kind(path)
     if kind is None:
         raise MtvcraftError(f"`{path.name}` is no motion file", hint=f"readable are {READS}")
     if kind == "bvh":
-        found = read_bvh(path, {} if settings.joint_map is None else _joint_map(settings.joint_map))
-    else:
-        content = read_content(path)
-        if kind == "archive" and "joints_mm" in content:
-            motion, said = load_motion(path)
-            if settings.fps is not None:
-                motion, said = _at(motion, settings.fps, said)
-            return (motion if settings.part is None else _cut(motion, settings.part)), said
-        found = _found(content, path.name, settings, body)
-    return _seen(found, path.name, settings, camera)
+        return read_bvh(path, {} if settings.joint_map is None else _joint_map(settings.joint_map))
+    content = read_content(path)
+    if kind == "archive" and "joints_mm" in content:
+        return load_motion(path)
+    return _found(content, path.name, settings, body)
 
 
 def _joint_map(path: Path) -> dict[str, str]:

@@ -1,0 +1,176 @@
+"""What a training run is going to be: checked and told before anything is loaded."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mtvcraft_cli.errors import Exit, MtvcraftError
+from mtvcraft_cli.files import write_text_whole
+from mtvcraft_cli.train.run import LOG
+from mtvcraft_cli.train.settings import Loop, Recipe
+from mtvcraft_cli.train.stages import Kind, settings_of, weights_of
+
+RECIPE = "recipe.yaml"
+TRAINED = {"tokenizer": "tokenizer", "vae": "vae", "dit": "transformer"}
+NEEDED = ("tokenizer", "vae")
+"""What a transformer can't be trained without."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run that has passed every check."""
+
+    kind: Kind
+    folder: Path
+    steps: int
+    done: int
+    """Steps of the newest checkpoint."""
+    batch: int
+    parameters: int
+    """Of the network that is trained."""
+    loads: dict[str, str]
+    """Weights trained before, by part."""
+    data: tuple[str, ...]
+    """Data sets; none is the recipe's own."""
+    clips: int | None
+    """Clips whose latents are kept, of a transformer."""
+    latents_bytes: int | None
+    """What they come to on disk."""
+
+    def told(self) -> dict[str, Any]:
+        """As plain data."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+    def sentences(self) -> list[str]:
+        """Say it in a few lines."""
+        begun = f", {self.done} of them done" if self.done else ""
+        lines = [f"{self.steps} steps of {self.batch} clips{begun}; {self.parameters / 1e6:.3g} million parameters"]
+        if self.data:
+            lines.append(f"trained on {', '.join(f'`{name}`' for name in self.data)}")
+        if self.loads:
+            lines.append(f"with {' and '.join(f'the {part} of `{path}`' for part, path in self.loads.items())}")
+        if self.clips is not None and self.latents_bytes is not None:
+            lines.append(
+                f"latents of up to {self.clips} windows are kept in `{self.folder / 'latents'}`: "
+                f"{self.latents_bytes / 1e9:.2g} GB"
+            )
+        return lines
+
+
+def plan_run(kind: Kind, recipe: Recipe, folder: Path, parts: Mapping[str, Path]) -> Plan:
+    """Check a run from the cheapest to the dearest question.
+
+    Args:
+        kind: what is to be trained.
+        recipe: how.
+        folder: of the run.
+        parts: weights trained before, by part.
+
+    Raises:
+        MtvcraftError: exit 2; the recipe lacks the stage, the folder holds something else, or a data set is missing;
+            exit 6; a part is missing.
+    """
+    settings = settings_of(recipe, kind)
+    check_folder(folder)
+    for name in recipe.data.sets:
+        if not Path(name).exists():
+            raise MtvcraftError(
+                f"there is no data set `{name}`", hint="make one with `mtvcraft train prepare`", exit=Exit.USAGE
+            )
+    if kind == "dit" and (missing := [part for part in NEEDED if part not in parts]):
+        raise MtvcraftError(
+            f"the transformer can't be trained without a {missing[0]}",
+            hint=f"train one with `mtvcraft train {missing[0]}`, and give its folder with `--{missing[0]}`",
+            exit=Exit.WEIGHTS,
+        )
+    loads = {part: str(weights_of(part, path)) for part, path in parts.items()}
+    loop: Loop = settings.loop
+    latest = max((folder / "checkpoints").glob("step-*"), default=None)
+    clips = latents_bytes = None
+    if kind == "dit" and recipe.dit is not None:
+        clips, latents_bytes = recipe.dit.clips, recipe.dit.clips * _latent_bytes(recipe.preset)
+    return Plan(
+        kind=kind,
+        folder=folder,
+        steps=loop.steps,
+        done=0 if latest is None else int(latest.name.partition("-")[2]),
+        batch=loop.batch,
+        parameters=count_parameters(kind, recipe.preset),
+        loads=loads,
+        data=recipe.data.sets,
+        clips=clips,
+        latents_bytes=latents_bytes,
+    )
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that can't be made or holds something else than a run.
+
+    Raises:
+        MtvcraftError: exit 2.
+    """
+    if not folder.is_dir():
+        missing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if not missing.is_dir():
+            raise MtvcraftError(f"`{missing}` is a file", hint="name a folder for the run", exit=Exit.USAGE)
+        return
+    known = ("checkpoints", LOG, RECIPE, "latents")
+    if list(folder.glob("[!.]*")) and not any((folder / name).exists() for name in known):
+        raise MtvcraftError(
+            f"`{folder}` is already there and no run", hint="name a new folder for the run", exit=Exit.USAGE
+        )
+
+
+def count_parameters(kind: Kind, preset: Mapping[str, Any]) -> int:
+    """How many numbers a network has that is trained, without making it."""
+    import torch
+
+    with torch.device("meta"):
+        network: torch.nn.Module
+        if kind == "tokenizer":
+            from mtvcraft_cli.tokens.tokenizer import MotionTokenizer
+
+            network = MotionTokenizer(**preset["tokenizer"])
+        elif kind == "vae":
+            from diffusers import AutoencoderKLCogVideoX
+
+            network = AutoencoderKLCogVideoX(**preset["vae"])
+        elif preset["backbone"] == "wan":
+            from mtvcraft_cli.latents.wan import WanMotionTransformer
+
+            network = WanMotionTransformer(**preset["transformer"])
+        else:
+            from mtvcraft_cli.latents.cogvideox import CogVideoXMotionTransformer
+
+            network = CogVideoXMotionTransformer(**preset["transformer"])
+    return sum(weight.numel() for weight in network.parameters())
+
+
+def keep_recipe(recipe: Recipe, folder: Path) -> None:
+    """Write the recipe as it was used, so that the run can be repeated: `--recipe RUN/recipe.yaml`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(json.loads(json.dumps(asdict(recipe))), sort_keys=False, allow_unicode=True, width=110)
+    write_text_whole(folder / RECIPE, "# What this run was trained with.\n" + text)
+
+
+def read_log(folder: Path, kind: str) -> dict[str, Any]:
+    """The last line of a kind ("train" or "report") in a run's log; nothing where there is none."""
+    if not (folder / LOG).is_file():
+        return {}
+    lines = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines() if line]
+    return next((line for line in reversed(lines) if line["kind"] == kind), {})
+
+
+def _latent_bytes(preset: Mapping[str, Any]) -> int:
+    """What the latents of one window come to: float16, for the window and its reference."""
+    vae, frames = preset["vae"], preset["frames"]
+    if preset["backbone"] == "wan":
+        channels, shrink = vae["z_dim"], 2 ** sum(1 for _ in vae["dim_mult"][1:])
+    else:
+        channels, shrink = vae["latent_channels"], 2 ** (len(vae["block_out_channels"]) - 1)
+    pixels = (preset["size_px"][0] // shrink) * (preset["size_px"][1] // shrink)
+    return 2 * channels * pixels * ((frames + 3) // 4 + 1)
