@@ -99,6 +99,11 @@ class TokenizerTraining:
     """What becomes of idle codes. `released` does what the reference's code does, which is next to nothing."""
     reseed_steps: int = 20
     """Steps in which a code must have been used once (paper)."""
+    base: str | None = None
+    """Checkpoint to start from: the released one, or a run's folder."""
+    decoder_only: bool = False
+    """Whether encoder and codes stay as they are, and with them the tokens of every motion: a transformer that was
+    trained with them never notices. With a base."""
 
     def in_folder(self, folder: Path) -> "TokenizerTraining":
         """The same, with its motion sets looked for in a folder."""

@@ -9,16 +9,18 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.joints.skeleton import PARTS
 from mtvcraft_cli.preset import Statistics
 from mtvcraft_cli.tokens.normalise import normalise
 from mtvcraft_cli.tokens.tokenise import tokenise
-from mtvcraft_cli.tokens.tokenizer import MotionTokenizer
+from mtvcraft_cli.tokens.tokenizer import MotionTokenizer, tokenizer_from_tensors
 from mtvcraft_cli.train.codebook import MovingCodebook, SeededDraws
 from mtvcraft_cli.train.motion import MotionSet, draw_seen, gather, read_motion, seen_by_camera
 from mtvcraft_cli.train.outcome import Outcome
 from mtvcraft_cli.train.run import samples_rng
 from mtvcraft_cli.train.settings import TokenizerTraining, check_lengths
+from mtvcraft_cli.weights.read import read_tensors
 from mtvcraft_cli.windows import plan_windows
 
 REPORTED_CLIPS = 200
@@ -44,17 +46,17 @@ class TokenizerObjective(nn.Module):
         """(W, N, J, 3) normalised joints to scalars; N = 4n + 1."""
         latents = self.tokenizer.encode(joints)
         loss_commit = latents.new_zeros(())
-        if self.moving is not None:
-            codebook = self.tokenizer.vq.codebook  # type: ignore[union-attr]
+        if self.tokenizer.vq is not None:
             rows = latents.detach().flatten(0, 2)
-            if not self.moving.started:
+            if self.moving is not None and not self.moving.started:
                 all_rows = rows if self.accelerator is None else self.accelerator.gather(rows)
-                self.moving.start(codebook, all_rows, SeededDraws(self.seed, 0))
+                self.moving.start(self.tokenizer.vq.codebook, all_rows, SeededDraws(self.seed, 0))
             codes = self.tokenizer.quantise(latents.detach())
             found = self.tokenizer.look_up(codes)
             loss_commit = (latents - found).square().mean()
             latents = latents + (found - latents).detach()
-            self.given.append((rows, codes.flatten()))
+            if self.moving is not None:
+                self.given.append((rows, codes.flatten()))
         self.decoded = self.tokenizer.decode(latents)
         l1 = (self.decoded - joints).abs().mean()
         return {"loss": l1 + self.commitment * loss_commit, "l1": l1, "commit": loss_commit}
@@ -82,16 +84,32 @@ class TokenizerStage:
         self.kind = preset.get("differential", "none")
         self.frames, self.overlap = preset["frames"], preset["overlap"]
         self.outcome = Outcome(preset, stats)
+        self.sizes = preset["tokenizer"]
         seed = settings.loop.seed
         self.motion, self.held = motion or read_sets(settings)
         torch.manual_seed(seed)
-        tokenizer = MotionTokenizer(**preset["tokenizer"])
+        tokenizer = self._tokenizer()
         moving = None
-        if tokenizer.codes is not None:
+        if settings.decoder_only:
+            tokenizer.encoder.requires_grad_(False)
+        elif tokenizer.codes is not None:
             moving = MovingCodebook(
                 tokenizer.codes, tokenizer.width, settings.decay, settings.reseed, settings.reseed_steps
             )
         self.objective = TokenizerObjective(tokenizer, moving, settings.commitment, seed)
+
+    def _tokenizer(self) -> MotionTokenizer:
+        if self.settings.base is None:
+            if self.settings.decoder_only:
+                raise MtvcraftError(
+                    "`tokenizer.decoder_only` keeps an encoder that isn't trained",
+                    hint="name a trained tokenizer as `tokenizer.base`",
+                    exit=Exit.USAGE,
+                )
+            return MotionTokenizer(**self.sizes)
+        base = Path(self.settings.base)
+        file = base / "tokenizer.safetensors" if base.is_dir() else base
+        return tokenizer_from_tensors(self.sizes, read_tensors(file, within="module"))
 
     def join(self, accelerator: Accelerator) -> None:
         """Codes are moved by the latents of all processes."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
@@ -16,8 +17,9 @@ from mtvcraft_cli.errors import MtvcraftError
 from mtvcraft_cli.latents.cogvideox import build_transformer
 from mtvcraft_cli.latents.seeded import seeded_tensors
 from mtvcraft_cli.preset import load_preset
-from mtvcraft_cli.train.dit import widened
+from mtvcraft_cli.train.dit import DitObjective, at, widened
 from mtvcraft_cli.train.examples import WorldExamples
+from mtvcraft_cli.train.outcome import pack
 from mtvcraft_cli.train.run import Trained
 from mtvcraft_cli.train.settings import load_recipe
 from mtvcraft_cli.train.shards import Shards, shrunk
@@ -93,6 +95,62 @@ def test_a_runs_preset_finds_its_own_weights(tmp_path: Path) -> None:
     assert places["vae"].seed == 0
     assert preset.size_px == (16, 16)
     assert np.isfinite(preset.statistics.std_mm).all()
+
+
+def test_a_decoder_trained_further_leaves_the_tokens_as_they_are(tmp_path: Path) -> None:
+    first = trained("tokenizer", tmp_path, phases=[[6, 1e-3, 1e-3]])
+    more = {"tokenizer.base": str(first.folder), "tokenizer.decoder_only": True}
+    AcceleratorState._reset_state(reset_partial_state=True)
+    recipe = load_recipe(str(tmp_path / "toy.yaml"), more)
+    train_stage("tokenizer", recipe, tmp_path / "further")
+    before, after = (load_file(run / "tokenizer.safetensors") for run in (first.folder, tmp_path / "further"))
+    moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert moved
+    assert all(name.startswith("decoder.") for name in moved)
+
+
+def test_a_decoder_alone_needs_a_trained_encoder(tmp_path: Path) -> None:
+    recipe = load_recipe(str(toy_recipe(tmp_path)), {"tokenizer.decoder_only": True})
+    with pytest.raises(MtvcraftError, match=r"isn't trained") as refused:
+        train_stage("tokenizer", recipe, tmp_path / "alone")
+    assert "tokenizer.base" in refused.value.hint
+
+
+def test_a_step_may_see_some_latent_frames_at_their_own_times() -> None:
+    objective = DitObjective(tiny.tiny_transformer(), torch.linspace(1, 0, 1000), tiny.joint_mean_mm(), 1.0)
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, 7, 16, 4, 4)
+    clip = {name: torch.randn(shape, generator=generator) for name in ("latents", "noise")}
+    clip |= {
+        "reference": torch.randn(2, 16, 4, 4, generator=generator),
+        "tokens": torch.randn(2, 7 * 24, tiny.WIDTH, generator=generator),
+        "figure": torch.ones(2, 7, 4, 4),
+        "time": torch.tensor([500, 900]),
+        "dropped": torch.tensor([False, True]),
+    }
+    whole = objective(**clip, places=torch.arange(7))["loss"]
+    part = objective(**clip, places=torch.tensor([1, 5]))["loss"]
+    visual, motion = objective.tables(clip["latents"])
+    kept = at(motion, torch.tensor([1, 5]), 7)
+    assert torch.equal(kept.cos[24:], motion.cos[5 * 24 : 6 * 24])
+    assert len(at(visual, torch.tensor([1, 5]), 7).cos) == 2 * 4
+    assert torch.isfinite(part)
+    assert part != whole
+
+
+def test_a_packed_run_holds_the_same_weights_in_half_the_bytes(tmp_path: Path) -> None:
+    run = trained("tokenizer", tmp_path, phases=[[2, 1e-3, 1e-3]])
+    with pytest.raises(MtvcraftError, match="no trained"):
+        pack(run.folder, tmp_path / "small.yaml")
+    content = yaml.safe_load((run.folder / "preset.yaml").read_text(encoding="utf-8"))
+    content["weights"] = dict.fromkeys(content["weights"], "tokenizer.safetensors")
+    (run.folder / "preset.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    size = pack(run.folder, tmp_path / "small.yaml", "# packed\n")
+    kept = load_file(run.folder / "tokenizer.safetensors")
+    packed = load_file(tmp_path / "small" / "tokenizer.safetensors")
+    assert size < 0.55 * 3 * (run.folder / "tokenizer.safetensors").stat().st_size
+    assert all(torch.equal(packed[name], tensor.half()) for name, tensor in kept.items())
+    assert load_preset(str(tmp_path / "small.yaml")).weights["vae"] == "small/vae.safetensors"
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path) -> None:
