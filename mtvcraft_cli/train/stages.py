@@ -10,6 +10,7 @@ from mtvcraft_cli.progress import Watch, silent
 from mtvcraft_cli.train.examples import Examples, WorldExamples
 from mtvcraft_cli.train.run import Stage, Trained, train
 from mtvcraft_cli.train.settings import Recipe, World
+from mtvcraft_cli.weights.locate import ENDINGS, WORDS
 
 Kind = Literal["tokenizer", "vae", "dit"]
 
@@ -29,7 +30,9 @@ def train_stage(
         kind: which.
         recipe: how.
         folder: of the run; the same folder goes on with the same run.
-        parts: weights trained before, by part ("tokenizer", "vae"): files or folders of runs. "dit" needs both.
+        parts: weights trained before, by part: files, folders of runs, or folders as they are published. "dit" needs
+            "tokenizer" and "vae", and on wan "text_encoder", "text_tokenizer", "picture_encoder" and perhaps
+            "no_motion", where the recipe's preset doesn't name them.
         limit_s: seconds after which to stop with a checkpoint.
         watch: counts steps.
 
@@ -50,9 +53,9 @@ def train_stage(
 
         stage = VaeStage(settings, recipe.preset, _statistics(), *_examples(settings.world))
     else:
-        from mtvcraft_cli.train.dit import DitStage
+        from mtvcraft_cli.train.backbones import make_stage
 
-        stage = DitStage(settings, recipe.preset, _statistics(), *_examples(settings.world), folder, files)
+        stage = make_stage(settings, recipe.preset, _statistics(), *_examples(settings.world), folder, files)
     return train(stage, settings.loop, folder, limit_s=limit_s, watch=watch)
 
 
@@ -74,13 +77,17 @@ def prepare_latents(
     Raises:
         MtvcraftError: as for `train_stage`.
     """
-    from mtvcraft_cli.train.dit import DitStage
+    import torch
+
+    from mtvcraft_cli.train.backbones import make_stage
     from mtvcraft_cli.train.shards import prepare
 
     if recipe.dit is None:
         raise MtvcraftError("the recipe says nothing about `dit`", hint="add a section `dit`", exit=Exit.USAGE)
     files = {part: _weights(part, path) for part, path in parts.items()}
-    stage = DitStage(recipe.dit, recipe.preset, _statistics(), *_examples(recipe.dit.world), folder, files)
+    stage = make_stage(recipe.dit, recipe.preset, _statistics(), *_examples(recipe.dit.world), folder, files)
+    stage.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
+    stage.encode_texts(watch)
     clips = stage.clips if limit_clips is None else min(limit_clips, stage.clips)
     prepare(stage.latents, stage.tokens, clips, watch)
     return clips
@@ -94,11 +101,20 @@ def _examples(world: World) -> tuple[Examples, Examples]:
 
 def _weights(part: str, path: Path) -> Path:
     file = path / f"{part}.safetensors" if path.is_dir() else path
+    if path.is_dir() and not file.is_file() and _published(path):
+        return path
     if not file.is_file():
         raise MtvcraftError(
             f"there is no {part} at `{path}`", hint="train it first, or name its run", exit=Exit.WEIGHTS
         )
     return file
+
+
+def _published(folder: Path) -> bool:
+    """Whether it holds a checkpoint in the layout of the hub, or a text tokenizer, and is not the folder of a run."""
+    names = {path.name for path in folder.iterdir()}
+    kinds = {Path(name).suffix for name in names}
+    return "preset.yaml" not in names and (WORDS in names or not ENDINGS.isdisjoint(kinds))
 
 
 def _statistics() -> Statistics:

@@ -17,7 +17,7 @@ from mtvcraft_cli.tokens.tokenizer import MotionTokenizer
 from mtvcraft_cli.train.codebook import MovingCodebook, SeededDraws
 from mtvcraft_cli.train.motion import MotionSet, draw_window, gather, read_motion, seen_by_camera
 from mtvcraft_cli.train.outcome import Outcome
-from mtvcraft_cli.train.run import samples_rng
+from mtvcraft_cli.train.run import check_whole, samples_rng
 from mtvcraft_cli.train.settings import TokenizerTraining, check_lengths
 from mtvcraft_cli.windows import plan_windows
 
@@ -82,6 +82,7 @@ class TokenizerStage:
 
     def join(self, accelerator: Accelerator) -> None:
         """Codes are moved by the latents of all processes."""
+        check_whole(accelerator, "the tokenizer")
         self.objective.accelerator = accelerator
 
     def batch(self, step: int, samples: Sequence[int]) -> dict[str, Tensor]:
@@ -116,7 +117,7 @@ class TokenizerStage:
         held = read_motion(self.settings.held_out) if self.settings.held_out else self.motion
         return round_trips(self.objective.tokenizer, held, self.stats, self.kind, self.frames, self.overlap)
 
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path, whole: Mapping[str, Tensor] | None = None) -> None:  # noqa: ARG002
         """Write the tokenizer, and a preset around it."""
         self.outcome.write(folder, tokenizer=self.objective.tokenizer)
 
