@@ -196,9 +196,11 @@ class DitStage(OnClips):
             reference=reference, tokens=tokens[None].to(transformer.device), visual=visual, motion=motion
         )
         steps, guidance = sampler["steps"], float(sampler["motion_guidance"])
-        *_, latents = denoise(
-            transformer, self.scheduler, condition, steps=steps, guidance=guidance, generator=generator
-        )
+        low = frozen_dtype(self.settings) == torch.bfloat16  # beside it, what is trained is float32
+        with torch.autocast(transformer.device.type, torch.bfloat16, enabled=low):
+            *_, latents = denoise(
+                transformer, self.scheduler, condition, steps=steps, guidance=guidance, generator=generator
+            )
         return to_frames(decode(self.vae, latents))
 
     def no_motion(self) -> Tensor:
@@ -222,16 +224,25 @@ class DitStage(OnClips):
     def _transformer(self) -> CogVideoXMotionTransformer:
         sizes, settings = self.preset["transformer"], self.settings
         if settings.base is not None:
-            base = locate("base", settings.base)
-            read_config({**base.config(), **sizes})
-            tensors = widened(sizes, read_tensors(needed({"base": base}, "base")), all_trained=settings.trains == "all")
-            return build_transformer(sizes, tensors, frozen_dtype(settings), silent=True)
+            return from_base(settings.base, sizes, settings)
         transformer = CogVideoXMotionTransformer(**sizes)
         if settings.start == "reference":
             clips = [self.latents.clip(number) for number in range(SPREAD_CLIPS)]
             apart = [(clip["latents"].float() - clip["reference"].float()).square().mean().item() for clip in clips]
             start_from_reference(transformer, self.scheduler.alphas_cumprod, float(np.mean(apart)))
         return transformer
+
+
+def from_base(name: str, sizes: Mapping[str, Any], settings: DitTraining) -> CogVideoXMotionTransformer:
+    """Make the transformer of a checkpoint to start from, an MV-DiT's or the base model's.
+
+    Raises:
+        MtvcraftError: exit 6; it isn't there, or it is of another model or size.
+    """
+    base = locate("base", name)
+    read_config({**base.config(), **sizes})
+    tensors = widened(sizes, read_tensors(needed({"base": base}, "base")), all_trained=settings.trains == "all")
+    return build_transformer(sizes, tensors, frozen_dtype(settings), silent=True)
 
 
 def widened(sizes: Mapping[str, Any], base: Mapping[str, Tensor], *, all_trained: bool = True) -> dict[str, Tensor]:

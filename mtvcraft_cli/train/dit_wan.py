@@ -33,13 +33,13 @@ from mtvcraft_cli.tokens.tokenizer import tokenizer_from_tensors
 from mtvcraft_cli.train.base_wan import with_motion, write_checkpoint
 from mtvcraft_cli.train.clips import OnClips, stacked
 from mtvcraft_cli.train.clips_wan import WanLatents
-from mtvcraft_cli.train.examples import Example, Examples
+from mtvcraft_cli.train.examples import Captioned, Example, Examples
 from mtvcraft_cli.train.flow import WanObjective, draw_level
 from mtvcraft_cli.train.outcome import Outcome
 from mtvcraft_cli.train.parts import content_of, locate, locate_parts, needed
 from mtvcraft_cli.train.settings import DitTraining
 from mtvcraft_cli.train.shards import CLIPS, Shards, Tokens, fingerprint
-from mtvcraft_cli.train.text import Texts, caption_of
+from mtvcraft_cli.train.text import Texts
 from mtvcraft_cli.train.trained import choose_trained, frozen_dtype, save_lora
 from mtvcraft_cli.weights.locate import ALONE
 from mtvcraft_cli.weights.read import read_tensor, read_tensors
@@ -130,7 +130,10 @@ class WanStage(OnClips):
 
     def prompt(self, number: int) -> str:
         """What the transformer is told of a clip, unless it is told nothing."""
-        return caption_of(self.examples, number, self.preset.get("prompt", ""))
+        own = ""
+        if isinstance(self.examples, Captioned):
+            own = self.examples.caption(number, self.maker.bucket(number // CLIPS))
+        return own or self.preset.get("prompt", "")
 
     def to(self, device: torch.device) -> None:
         """Have the networks that clips are made ready with work there."""

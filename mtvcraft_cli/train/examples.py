@@ -41,8 +41,8 @@ class Examples(Protocol):
 class Captioned(Protocol):
     """Clips that come with words; `Examples` may be this as well."""
 
-    def caption(self, number: int) -> str:
-        """What clip `number` shows; empty where nobody said. Found without reading its frames."""
+    def caption(self, number: int, size_px: Size) -> str:
+        """What clip `number` of that size shows; empty where nobody said. Found without reading its frames."""
         ...
 
 

@@ -36,7 +36,7 @@ class Loop:
     optimiser: Literal["adamw", "adamw8bit"] = "adamw"
     """The second keeps its two moments in 8 bits each (needs bitsandbytes)."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """What the networks compute in; weights, gradients and moments are float32 all the same."""
+    """What the networks compute in; weights, gradients and moments are float32 all the same, but for a frozen base."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them."""
     ema: float = 0.0

@@ -15,7 +15,6 @@ from mtvcraft_cli.device.place import working
 from mtvcraft_cli.files import writing
 from mtvcraft_cli.latents.wanvideo.text import encode_text, tokenise
 from mtvcraft_cli.progress import Watch, silent
-from mtvcraft_cli.train.examples import Captioned, Examples
 
 Load = Callable[[], tuple[PreTrainedTokenizerFast, UMT5EncoderModel]]
 
@@ -64,8 +63,3 @@ class Texts:
         """(length, E) float32 of a text that is there."""
         features = load_file(self.path(text))["text"].float()
         return functional.pad(features, (0, 0, 0, self.length - len(features)))
-
-
-def caption_of(examples: Examples, number: int, default: str) -> str:
-    """What clip `number` shows, as the data set says it, else as the recipe does."""
-    return (examples.caption(number) if isinstance(examples, Captioned) else "") or default

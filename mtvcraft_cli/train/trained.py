@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import writing
@@ -39,9 +41,18 @@ def choose_trained(transformer: nn.Module, settings: DitTraining) -> None:
             exit=Exit.USAGE,
         )
     TRAINED[settings.trains](transformer, settings.lora)
+    for part in transformer.modules():
+        if isinstance(part, nn.RMSNorm):
+            part.forward = partial(_normed, part)  # type: ignore[method-assign]
     for weight in transformer.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()
+
+
+def _normed(norm: nn.RMSNorm, values: Tensor) -> Tensor:
+    """Norm in the dtype of the gains: autocast hands low values to float32 ones, for which torch has no fast way."""
+    exact = values.to(values.dtype if norm.weight is None else norm.weight.dtype)
+    return functional.rms_norm(exact, norm.normalized_shape, norm.weight, norm.eps).to(values.dtype)
 
 
 def _all(_transformer: nn.Module, _lora: Lora) -> None:

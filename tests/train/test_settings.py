@@ -13,10 +13,8 @@ from tests.train.toy import toy_recipe
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_in_the_package_can_be_read(recipe: Path) -> None:
     read = load_recipe(recipe.stem)
-    assert read.tokenizer is not None
-    assert read.vae is not None
     assert read.dit is not None
-    assert read.tokenizer.loop.steps > 0
+    assert all(stage.loop.steps > 0 for stage in (read.tokenizer, read.vae, read.dit) if stage is not None)
 
 
 def test_numbers_that_yaml_takes_for_words_are_numbers(tmp_path: Path) -> None:
