@@ -38,8 +38,8 @@ def with_motion(
                 continue
             attn: MotionAttention = block.motion_attn
             fresh = MotionAttention(empty.dim, attn.heads, empty.config.eps, attn.key_split)
-            nn.init.zeros_(fresh.to_out[0].weight)
-            nn.init.zeros_(fresh.to_out[0].bias)
+            for weight in fresh.to_out.parameters():
+                nn.init.zeros_(weight)
             tensors |= {f"blocks.{name}.motion_attn.{key}": tensor for key, tensor in fresh.state_dict().items()}
             tensors[f"blocks.{name}.norm4.weight"] = torch.ones(empty.dim)
             tensors[f"blocks.{name}.norm4.bias"] = torch.zeros(empty.dim)

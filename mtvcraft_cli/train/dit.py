@@ -109,6 +109,8 @@ class DitStage(OnClips):
         MtvcraftError: a part is missing, or the base is no CogVideoX transformer of this size.
     """
 
+    objective: DitObjective
+
     def __init__(
         self,
         settings: DitTraining,
@@ -267,8 +269,8 @@ def widened(sizes: Mapping[str, Any], base: Mapping[str, Tensor], *, all_trained
     for name, part in empty.named_modules():
         if name.endswith(".attn0") and f"{name}.to_q.weight" not in tensors:
             fresh = RotaryAttention(part.to_q.in_features, part.heads, MotionProcessor())
-            nn.init.zeros_(fresh.to_out[0].weight)
-            nn.init.zeros_(fresh.to_out[0].bias)
+            for weight in fresh.to_out.parameters():
+                nn.init.zeros_(weight)
             tensors |= {f"{name}.{key}": tensor for key, tensor in fresh.state_dict().items()}
     for name, weight in empty.named_parameters(recurse=False):
         start = torch.randn if name == "unconditional_motion_token" else torch.zeros

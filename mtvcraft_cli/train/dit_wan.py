@@ -65,6 +65,8 @@ class WanStage(OnClips):
         MtvcraftError: a part is missing, or the base is no Wan transformer of this size.
     """
 
+    objective: WanObjective
+
     def __init__(
         self,
         settings: DitTraining,
