@@ -347,7 +347,7 @@ class CogVideoXMotionTransformer(ModelMixin, ConfigMixin, CacheMixin, PeftAdapte
 
 
 def build_transformer(
-    config: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None, *, silent: bool = False
 ) -> CogVideoXMotionTransformer:
     """Make the transformer of a checkpoint, released or our own, ready to run.
 
@@ -355,13 +355,15 @@ def build_transformer(
         config: a preset's sizes or a checkpoint's `config.json`.
         tensors: the checkpoint, in the released layout or ours. Which blocks look at the motion is read from its names.
         dtype: what to compute in; None keeps the checkpoint's.
+        silent: whether motion layers may be all zero, as new ones are before training.
 
     Raises:
         MtvcraftError: motion layers are missing or all zero, or sit in other blocks than `config` says; tensors are
             missing, left over or misshaped; or `config` asks for what this transformer doesn't do.
     """
     kept = from_released(tensors)
-    _check_motion_layers(kept)
+    if not silent:
+        _check_motion_layers(kept)
     kwargs = read_config(config)
     kwargs["motion_every"] = _check_pattern(kept, kwargs.get("motion_every"))
     if (token := kept.get("unconditional_motion_token")) is not None:

@@ -20,6 +20,7 @@ from diffusers.loaders import PeftAdapterMixin
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention import AttentionMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.normalization import FP32LayerNorm
 from diffusers.models.transformers.transformer_wan import (
     WanAttention,
@@ -60,6 +61,15 @@ class TimeSinusoid(nn.Module):
         frequencies = 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
         angles = timestep.cpu().double()[:, None] * frequencies  # on the CPU: some devices have no float64
         return torch.cat([angles.cos(), angles.sin()], dim=1).float().to(timestep.device)
+
+
+class TimeEmbedding(TimestepEmbedding):
+    """diffusers' own, exact under autocast too: training shows the blocks the times that sampling shows them."""
+
+    def forward(self, sample: Tensor) -> Tensor:
+        """(b, width) to (b, d) float32."""
+        with torch.autocast(sample.device.type, enabled=False):
+            return super().forward(sample)
 
 
 class PictureTextProcessor:
@@ -284,6 +294,7 @@ class WanMotionTransformer(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin
         self.patch_embedding = nn.Conv3d(in_channels, dim, kernel_size=patch, stride=patch)
         self.condition_embedder = WanTimeTextImageEmbedding(dim, freq_dim, 6 * dim, text_dim, image_dim)
         self.condition_embedder.timesteps_proj = TimeSinusoid(freq_dim)
+        self.condition_embedder.time_embedder = TimeEmbedding(freq_dim, dim)
         if unconditional_motion_shape is not None:
             self.unconditional_motion_token = nn.Parameter(torch.randn(*unconditional_motion_shape))
         self.rope = VisualPositions()
@@ -376,7 +387,7 @@ def no_motion_tokens(learned: Tensor, frames: int) -> Tensor:
 
 
 def build_transformer(
-    config: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None, *, silent: bool = False
 ) -> WanMotionTransformer:
     """Make the transformer of a checkpoint, released or our own, ready to run.
 
@@ -384,6 +395,7 @@ def build_transformer(
         config: a preset's sizes or a checkpoint's `config.json`.
         tensors: the checkpoint, in the released layout or ours. Which blocks look at the motion is read from its names.
         dtype: what to compute in; None keeps the checkpoint's. Norms, modulation and time embedding stay float32.
+        silent: whether motion layers may be all zero, as new ones are before training.
 
     Raises:
         MtvcraftError: motion layers are missing or all zero, or sit in other blocks than `config` says; tensors are
@@ -391,7 +403,8 @@ def build_transformer(
             doesn't turn by positions (`check_turning`).
     """
     kept = from_released(tensors)
-    _check_motion_layers(kept)
+    if not silent:
+        _check_motion_layers(kept)
     kwargs = read_config(config)
     kwargs["motion_every"] = _check_pattern(kept, kwargs.get("motion_every"))
     if (token := kept.get("unconditional_motion_token")) is not None:

@@ -6,30 +6,38 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import init_empty_weights
 from diffusers import AutoencoderKLCogVideoX
 from jaxtyping import Float32
 from torch import Tensor, nn
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
-from mtvcraft_cli.latents.cogvideox import JOINTS, CogVideoXMotionTransformer, build_transformer, from_released
+from mtvcraft_cli.latents.cogvideox import (
+    JOINTS,
+    CogVideoXMotionTransformer,
+    MotionProcessor,
+    RotaryAttention,
+    build_transformer,
+    from_released,
+    read_config,
+)
 from mtvcraft_cli.latents.rope import Rotary, motion_table, visual_table
 from mtvcraft_cli.latents.sampler import Condition, denoise, make_scheduler
 from mtvcraft_cli.latents.vae import build_vae, decode, encode_reference, to_frames
 from mtvcraft_cli.preset import Statistics
 from mtvcraft_cli.shapes import Frames
-from mtvcraft_cli.tokens.normalise import normalise
-from mtvcraft_cli.tokens.tokenizer import as_tokens, tokenizer_from_tensors
+from mtvcraft_cli.tokens.tokenizer import tokenizer_from_tensors
+from mtvcraft_cli.train.clips import OnClips
 from mtvcraft_cli.train.examples import Example, Examples
 from mtvcraft_cli.train.outcome import Outcome
+from mtvcraft_cli.train.parts import locate, needed
 from mtvcraft_cli.train.run import samples_rng
 from mtvcraft_cli.train.settings import DitTraining
 from mtvcraft_cli.train.shards import CLIPS, Latents, Shards, Tokens, fingerprint
 from mtvcraft_cli.train.start import start_from_reference
-from mtvcraft_cli.train.vae import psnr_db, sheet
+from mtvcraft_cli.train.trained import choose_trained, frozen_dtype
 from mtvcraft_cli.weights.read import read_tensors
 
-REPORTED_CLIPS: Final = 6
 SPREAD_CLIPS: Final = 64
 REPORT_SEED: Final = 1
 PLACES: Final = 1 << 20
@@ -98,8 +106,8 @@ def at(table: Rotary, places: Tensor, frames: int) -> Rotary:
     return Rotary(*(each.unflatten(0, (frames, -1))[places].flatten(0, 1) for each in (table.cos, table.sin)))
 
 
-class DitStage:
-    """Everything about training a transformer but the loop.
+class DitStage(OnClips):
+    """Everything about training a transformer on CogVideoX but the loop.
 
     Args:
         settings: how.
@@ -113,6 +121,8 @@ class DitStage:
     Raises:
         MtvcraftError: a part is missing, or the base is no CogVideoX transformer of this size.
     """
+
+    objective: DitObjective
 
     def __init__(
         self,
@@ -137,7 +147,7 @@ class DitStage:
                 exit=Exit.USAGE,
             )
         self.settings, self.stats, self.held = settings, stats, held
-        tensors = {part: read_tensors(path) for part, path in parts.items()}
+        tensors = {part: read_tensors(path, within="module") for part, path in parts.items()}
         self.tokenizer = tokenizer_from_tensors(preset["tokenizer"], tensors["tokenizer"])
         factor = scale_of(parts["vae"], preset)
         self.preset = {**preset, "vae": {**preset["vae"], "scaling_factor": factor}}
@@ -157,15 +167,18 @@ class DitStage:
         told = examples.told
         of_latents = fingerprint(tensors["vae"], factor, buckets, self.frames, preset["reference_scaled"], told)
         self.latents = Shards(folder / "latents", of_latents, maker.make)
-        of_tokens = fingerprint(
-            tensors["tokenizer"], of_latents, self.kind, stats.mean_mm.tolist(), stats.std_mm.tolist()
+        neutral = preset.get("body") == "neutral"
+        told = (self.kind, stats.mean_mm.tolist(), stats.std_mm.tolist(), *(["neutral"] if neutral else []))
+        of_tokens = fingerprint(tensors["tokenizer"], of_latents, *told)
+        self.tokeniser = Tokens(
+            tokenizer=self.tokenizer, latents=self.latents, stats=stats, kind=self.kind, neutral=neutral
         )
-        tokeniser = Tokens(tokenizer=self.tokenizer, latents=self.latents, stats=stats, kind=self.kind)
-        self.tokens = Shards(folder / f"tokens-{of_tokens[:8]}", of_tokens, tokeniser.make)
+        self.tokens = Shards(folder / f"tokens-{of_tokens[:8]}", of_tokens, self.tokeniser.make)
         self.buckets = len(buckets)
         self.clips = -(-settings.clips // (CLIPS * self.buckets)) * CLIPS * self.buckets
         torch.manual_seed(settings.loop.seed)
         transformer = self._transformer()
+        choose_trained(transformer, settings)
         if settings.loop.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         alphas = self.scheduler.alphas_cumprod
@@ -175,7 +188,7 @@ class DitStage:
         """Clips of one size, each with its own noise and time."""
         loop, power = self.settings.loop, self.settings.time_power
         bucket = int(samples_rng(loop.seed, step).integers(self.buckets))
-        there = self._there(step) // (CLIPS * self.buckets)
+        there = self.there(step) // (CLIPS * self.buckets)
         made: dict[str, list[Any]] = {
             name: [] for name in ("latents", "reference", "figure", "tokens", "noise", "time")
         }
@@ -193,32 +206,8 @@ class DitStage:
             made["time"].append(torch.tensor(min(999, int(1000 * rng.random() ** power))))
             dropped.append(bool(rng.random() < self.settings.drop_motion))
         batch = {name: torch.stack(values) for name, values in made.items()}
-        batch["tokens"] = as_tokens(self._looked_up(batch["tokens"]))
+        batch["tokens"] = self.looked_up(batch["tokens"])
         return batch | {"dropped": torch.tensor(dropped), "places": self._places(step)}
-
-    def join(self, accelerator: Accelerator) -> None:
-        """Nothing is exchanged but gradients."""
-
-    def after(self, step: int) -> dict[str, float]:
-        """Nothing is left to do but to tell how many clips there are."""
-        return {"clips": float(self._there(step))}
-
-    def report(self, step: int, folder: Path) -> dict[str, float]:
-        """Animate held-out clips: decibels of the result, with another clip's motion, with none, and standing still."""
-        clips = [self.held(number, self._size_px(), self.frames) for number in range(REPORTED_CLIPS)]
-        kinds: dict[str, list[float]] = {"psnr_db": [], "still_db": [], "other_motion_db": [], "no_motion_db": []}
-        rows: list[Frames] = []
-        for number, clip in enumerate(clips):
-            none = self.objective.transformer.unconditional_tokens((self.frames + 3) // 4).detach()
-            other = self.clip_tokens(clips[number - 1])
-            made = self.animate(clip, self.clip_tokens(clip))
-            kinds["psnr_db"].append(psnr_db(clip.frames, made))
-            kinds["still_db"].append(psnr_db(clip.frames, np.broadcast_to(clip.reference, clip.frames.shape)))
-            kinds["other_motion_db"].append(psnr_db(clip.frames, self.animate(clip, other)))
-            kinds["no_motion_db"].append(psnr_db(clip.frames, self.animate(clip, none)))
-            rows += [clip.frames[::4], made[::4]]
-        sheet(folder / "samples" / f"step-{step:08d}.png", rows)
-        return {name: float(np.mean(values)) for name, values in kinds.items()}
 
     def animate(self, clip: Example, tokens: Tensor) -> Frames:
         """Run the sampler on one window, as the preset says."""
@@ -233,24 +222,30 @@ class DitStage:
             reference=reference, tokens=tokens[None].to(transformer.device), visual=visual, motion=motion
         )
         steps, guidance = sampler["steps"], float(sampler["motion_guidance"])
-        *_, latents = denoise(
-            transformer, self.scheduler, condition, steps=steps, guidance=guidance, generator=generator
-        )
+        low = frozen_dtype(self.settings) == torch.bfloat16  # beside it, what is trained is float32
+        with torch.autocast(transformer.device.type, torch.bfloat16, enabled=low):
+            *_, latents = denoise(
+                transformer, self.scheduler, condition, steps=steps, guidance=guidance, generator=generator
+            )
         return to_frames(decode(self.vae, latents))
 
-    @torch.no_grad()
-    def clip_tokens(self, clip: Example) -> Tensor:
-        """(N, D) motion tokens of a clip's driver."""
-        joints = normalise(torch.from_numpy(clip.joints_mm), self.stats)[None]
-        origin = {"none": 0.0, "window": joints[:, 1:2], "reference": joints[:, :1]}[self.kind]
-        found = self.tokenizer.encode(joints[:, 1:] - origin)
-        if self.tokenizer.codes is not None:
-            found = self.tokenizer.look_up(self.tokenizer.quantise(found))
-        return as_tokens(found)[0]
+    def no_motion(self) -> Tensor:
+        """(N, D) tokens that stand for no motion."""
+        return self.objective.transformer.unconditional_tokens((self.frames + 3) // 4).detach()
 
-    def export(self, folder: Path) -> None:
+    def to(self, device: torch.device) -> None:
+        """Have the VAE work there."""
+        self.vae.to(device)
+
+    def size_px(self) -> tuple[int, int]:
+        """Width and height of the clips of a report."""
+        return self.preset["size_px"][0], self.preset["size_px"][1]
+
+    def export(self, folder: Path, whole: Mapping[str, Tensor] | None = None) -> None:
         """Write the transformer, copies of what it was trained with, and a preset that runs them."""
-        self.outcome.write(folder, transformer=self.objective.transformer)
+        prefix = "transformer."
+        weights = {} if whole is None else {name.removeprefix(prefix): tensor for name, tensor in whole.items()}
+        self.outcome.write(folder, transformer=weights or self.objective.transformer)
 
     def _places(self, step: int) -> Tensor:
         """Which latent frames a step sees, the same in all processes."""
@@ -259,53 +254,67 @@ class DitStage:
         kept = int(rng.choice(self.settings.kept_frames)) if self.settings.kept_frames else frames
         return torch.from_numpy(np.sort(rng.permutation(frames)[:kept]))
 
-    def _there(self, step: int) -> int:
-        """Clips that a step draws from: a function of the step, so that a run can be repeated."""
-        settings, whole = self.settings, CLIPS * self.buckets
-        if not settings.first_clips:
-            return self.clips
-        grown = settings.first_clips + step * settings.loop.batch / settings.uses
-        return min(self.clips, max(whole, int(grown) // whole * whole))
-
-    def _looked_up(self, tokens: Tensor) -> Tensor:
-        return tokens.float() if self.tokenizer.codes is None else self.tokenizer.look_up(tokens)
-
-    def _size_px(self) -> tuple[int, int]:
-        return self.preset["size_px"][0], self.preset["size_px"][1]
-
     def _transformer(self) -> CogVideoXMotionTransformer:
-        sizes, start = self.preset["transformer"], self.settings.start
-        if self.settings.base is not None:
-            return build_transformer(sizes, widened(sizes, read_tensors(Path(self.settings.base))), torch.float32)
+        sizes, settings = self.preset["transformer"], self.settings
+        if settings.base is not None:
+            return from_base(settings.base, sizes, settings)
         transformer = CogVideoXMotionTransformer(**sizes)
-        if start == "reference":
+        if settings.start == "reference":
             clips = [self.latents.clip(number) for number in range(SPREAD_CLIPS)]
             apart = [(clip["latents"].float() - clip["reference"].float()).square().mean().item() for clip in clips]
             start_from_reference(transformer, self.scheduler.alphas_cumprod, float(np.mean(apart)))
         return transformer
 
 
-def widened(sizes: Mapping[str, Any], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Make an MV-DiT of a CogVideoX transformer: all its weights, and new ones where it has none.
+def from_base(name: str, sizes: Mapping[str, Any], settings: DitTraining) -> CogVideoXMotionTransformer:
+    """Make the transformer of a checkpoint to start from, an MV-DiT's or the base model's.
 
-    The reference's input channels are new and begin at zero; so do the outputs of the motion attention. With them the
-    first step computes what the base does without a text. An MV-DiT's own checkpoint passes unchanged.
+    Raises:
+        MtvcraftError: exit 6; it isn't there, or it is of another model or size.
+    """
+    base = locate("base", name)
+    read_config({**base.config(), **sizes})
+    tensors = widened(sizes, read_tensors(needed({"base": base}, "base")), all_trained=settings.trains == "all")
+    return build_transformer(sizes, tensors, frozen_dtype(settings), silent=True)
+
+
+def widened(sizes: Mapping[str, Any], base: Mapping[str, Tensor], *, all_trained: bool = True) -> dict[str, Tensor]:
+    """Make an MV-DiT of a CogVideoX transformer: all its weights for pictures, and new ones where it has none.
+
+    What only a text needs is left behind: `patch_embed.text_proj`, which makes tokens of it, and the half of each
+    modulation that acts on them. Attention and feed-forward are shared by text and pictures and stay whole. The
+    reference's input channels are new and begin at zero; so do the outputs of the motion attention. With them the first
+    step computes what the base does with a text of no tokens. An MV-DiT's own checkpoint passes unchanged.
 
     Args:
         sizes: of the MV-DiT.
         base: tensors of the checkpoint.
+        all_trained: whether new input channels will be trained.
+
+    Raises:
+        MtvcraftError: exit 2; the base has no channels for the reference, and they would stay at zero.
     """
     tensors = from_released(base)
-    fresh = CogVideoXMotionTransformer(**sizes).state_dict()
-    for name, tensor in fresh.items():
-        if name not in tensors:
-            silent = ".attn0.to_out." in name
-            tensors[name] = torch.zeros_like(tensor) if silent and name.endswith("bias") else tensor
-            if silent and name.endswith("weight"):
-                tensors[name] = tensor * 1e-4  # nothing but zeros is refused as a checkpoint that lost its motion
-    patch = tensors["patch_embed.proj.weight"]
-    if patch.shape[1] < sizes["in_channels"]:
-        new = patch.new_zeros(len(patch), sizes["in_channels"] - patch.shape[1], *patch.shape[2:])
+    with init_empty_weights():
+        empty = CogVideoXMotionTransformer(**sizes)
+    for name, part in empty.named_modules():
+        if name.endswith(".attn0") and f"{name}.to_q.weight" not in tensors:
+            fresh = RotaryAttention(part.to_q.in_features, part.heads, MotionProcessor())
+            for weight in fresh.to_out.parameters():
+                nn.init.zeros_(weight)
+            tensors |= {f"{name}.{key}": tensor for key, tensor in fresh.state_dict().items()}
+    for name, weight in empty.named_parameters(recurse=False):
+        start = torch.randn if name == "unconditional_motion_token" else torch.zeros
+        tensors.setdefault(name, start(weight.shape))
+    patch = tensors.get("patch_embed.proj.weight")
+    if patch is not None and patch.shape[1] < empty.config.in_channels:
+        if not all_trained:
+            raise MtvcraftError(
+                "the base has no input channels for the reference, and new ones would never be trained",
+                hint="set `dit.trains: all`, or start from an MV-DiT",
+                exit=Exit.USAGE,
+            )
+        new = patch.new_zeros(len(patch), empty.config.in_channels - patch.shape[1], *patch.shape[2:])
         tensors["patch_embed.proj.weight"] = torch.cat([patch, new], dim=1)
     return tensors
 

@@ -40,6 +40,15 @@ class Examples(Protocol):
         ...
 
 
+@runtime_checkable
+class Captioned(Protocol):
+    """Clips that come with words; `Examples` may be this as well."""
+
+    def caption(self, number: int, size_px: Size) -> str:
+        """What clip `number` of that size shows; empty where nobody said. Found without reading its frames."""
+        ...
+
+
 class WorldExamples:
     """Clips of our own world.
 

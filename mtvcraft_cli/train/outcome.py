@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import write_text_whole, writing
-from mtvcraft_cli.preset import Statistics
+from mtvcraft_cli.preset import PARTS, Statistics
+from mtvcraft_cli.weights.read import read_tensors
 
-PARTS: Final = ("tokenizer", "vae", "transformer")
 STATISTICS: Final = "joint_statistics.json"
 
 
@@ -27,37 +27,48 @@ class Outcome:
     Args:
         preset: settings without `weights` and `statistics`.
         stats: what joints are normalised with.
-        parts: weight files trained before, by part; they are copied, so that the run's folder is whole.
+        parts: weights trained before, files or folders by part; they are copied, so that the run's folder is whole.
+        named: parts that are too large to be copied, or lie in the run's folder already: what the preset calls them.
     """
 
     preset: Mapping[str, Any]
     stats: Statistics
     parts: Mapping[str, Path] = field(default_factory=dict)
+    named: Mapping[str, str] = field(default_factory=dict)
 
-    def write(self, folder: Path, changes: Mapping[str, Any] | None = None, **trained: nn.Module) -> None:
+    def write(
+        self, folder: Path, changes: Mapping[str, Any] | None = None, **trained: nn.Module | Mapping[str, Tensor]
+    ) -> None:
         """Write the weights of each network as `PART.safetensors`, then `preset.yaml`.
 
-        Parts that were neither trained nor given are random numbers from a seed, so that the preset runs all the same.
+        Parts that were neither trained nor given nor named in the recipe's preset are random numbers from a seed, so
+        that the preset runs all the same.
 
         Args:
             folder: where.
             changes: settings that training found, e.g. the VAE's scaling factor.
-            trained: networks by part.
+            trained: networks by part, or their weights.
         """
         for part, network in trained.items():
-            save_weights(folder / f"{part}.safetensors", network.state_dict())
+            tensors = network.state_dict() if isinstance(network, nn.Module) else network
+            save_weights(folder / f"{part}.safetensors", tensors)
         for part, path in self.parts.items():
             if part not in trained:
                 with writing(folder / f"{part}.safetensors") as draft:
-                    shutil.copyfile(path, draft)
+                    if path.is_dir():
+                        save_file({name: tensor.contiguous() for name, tensor in read_tensors(path).items()}, draft)
+                    else:
+                        shutil.copyfile(path, draft)
         tables = {"mean_mm": self.stats.mean_mm.tolist(), "std_mm": self.stats.std_mm.tolist()}
         write_text_whole(folder / STATISTICS, json.dumps(tables) + "\n")
-        there = {*trained, *self.parts}
+        sources = dict.fromkeys(PARTS[self.preset["backbone"]], "seeded:0")
+        sources |= self.preset.get("weights", {})
+        sources |= {part: f"{part}.safetensors" for part in (*trained, *self.parts)}
         content = {
             **self.preset,
             **(changes or {}),
             "statistics": STATISTICS,
-            "weights": {part: f"{part}.safetensors" if part in there else "seeded:0" for part in PARTS},
+            "weights": sources | dict(self.named),
         }
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
         how = f"# Trained here. To use it:\n#   mtvcraft animate ref.png drive.mp4 --preset {folder / 'preset.yaml'}\n"

@@ -55,8 +55,8 @@ class Stage(Protocol):
         """Measure the network on what it was not trained on; may write samples into the folder."""
         ...
 
-    def export(self, folder: Path) -> None:
-        """Write the weights, and a preset that runs them."""
+    def export(self, folder: Path, whole: Mapping[str, Tensor] | None = None) -> None:
+        """Write the weights, and a preset that runs them; `whole` has those of `objective` if its own are in pieces."""
         ...
 
 
@@ -167,6 +167,7 @@ def train(stage: Stage, loop: Loop, folder: Path, *, limit_s: float | None = Non
             exit=Exit.USAGE,
         )
     share = loop.batch // shares
+    _tell_deepspeed(accelerator, share, loop.clip_norm)
     trained = [weight for weight in stage.objective.parameters() if weight.requires_grad]
     objective, optimiser = accelerator.prepare(stage.objective, make_optimiser(loop, trained))
     stage.join(accelerator)
@@ -191,7 +192,8 @@ def train(stage: Stage, loop: Loop, folder: Path, *, limit_s: float | None = Non
                     made.append(objective(**{name: value.to(accelerator.device) for name, value in batch.items()}))
                     accelerator.backward(made[-1]["loss"])
                     if loop.clip_norm and accelerator.sync_gradients:
-                        accelerator.clip_grad_norm_(trained, loop.clip_norm)
+                        # Asked for anew: FSDP puts others in the place of those that were made ready.
+                        accelerator.clip_grad_norm_(objective.parameters(), loop.clip_norm)
                     optimiser.step()
                     optimiser.zero_grad()
             more = stage.after(step)
@@ -223,9 +225,10 @@ def train(stage: Stage, loop: Loop, folder: Path, *, limit_s: float | None = Non
     if finished and (latest is None or latest.name != _name(reached.step)):
         _save(accelerator, folder, reached.step)
         _report(stage, average, reached.step, folder, accelerator)
+    whole = accelerator.get_state_dict(objective) if in_pieces(accelerator) else None
     if accelerator.is_main_process:
         with average.in_place() if average else _as_it_is():
-            stage.export(folder)
+            stage.export(folder, whole)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return Trained(folder=folder, step=reached.step, finished=finished, stopped_by=seen[0] if seen else None)
@@ -249,6 +252,35 @@ def make_optimiser(loop: Loop, weights: Sequence[nn.Parameter]) -> torch.optim.O
             exit=Exit.USAGE,
         ) from error
     return AdamW8bit(weights, **kwargs)
+
+
+def in_pieces(accelerator: Accelerator) -> bool:
+    """Whether no process holds all weights: under FSDP, and under DeepSpeed's third stage."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return int(accelerator.state.deepspeed_plugin.zero_stage) == 3
+    return accelerator.distributed_type == DistributedType.FSDP
+
+
+def check_whole(accelerator: Accelerator, what: str) -> None:
+    """Refuse to cut a small network into pieces.
+
+    Raises:
+        MtvcraftError: exit 2; it would be.
+    """
+    if in_pieces(accelerator):
+        raise MtvcraftError(
+            f"{what} is too small to be cut into pieces by {accelerator.distributed_type.value}",
+            hint="launch it without FSDP and DeepSpeed: one process, or several that each hold all of it",
+            exit=Exit.USAGE,
+        )
+
+
+def _tell_deepspeed(accelerator: Accelerator, share: int, clip_norm: float) -> None:
+    """DeepSpeed cuts gradients itself, and wants to know the batch that other programs have a loader for."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        config = accelerator.state.deepspeed_plugin.deepspeed_config
+        config["train_micro_batch_size_per_gpu"] = share
+        config["gradient_clipping"] = clip_norm
 
 
 def _average(loop: Loop, accelerator: Accelerator, objective: nn.Module) -> Average | None:
@@ -279,6 +311,8 @@ def _agreed(accelerator: Accelerator, *wishes: bool) -> tuple[bool, ...]:
 
 
 def _report(stage: Stage, average: Average | None, step: int, folder: Path, accelerator: Accelerator) -> None:
+    if in_pieces(accelerator):
+        return  # one process alone can't run a network that all of them hold
     if accelerator.is_main_process:
         with average.in_place() if average else _as_it_is(), torch.no_grad():
             stage.objective.eval()
@@ -336,9 +370,10 @@ def _save(accelerator: Accelerator, folder: Path, step: int) -> None:
     accelerator.save_state(str(draft))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        for file in draft.iterdir():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())  # or a power cut could leave the new name with nothing behind it
+        for file in draft.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())  # or a power cut could leave the new name with nothing behind it
         if final.exists():
             shutil.rmtree(final)
         draft.rename(final)

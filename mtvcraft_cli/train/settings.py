@@ -37,7 +37,7 @@ class Loop:
     optimiser: Literal["adamw", "adamw8bit"] = "adamw"
     """The second keeps its two moments in 8 bits each (needs bitsandbytes)."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """What the networks compute in; weights, gradients and moments are float32 all the same."""
+    """What the networks compute in; weights, gradients and moments are float32 all the same, but for a frozen base."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them."""
     ema: float = 0.0
@@ -147,6 +147,31 @@ class VaeTraining:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Levels:
+    """How noisy the clips of a step are, from 0, clean, to 1, nothing but noise. For wan."""
+
+    draw: Literal["uniform", "logit_normal"] = "uniform"
+    """Evenly, or the logistic of a normal number, which comes to the middle more often."""
+    mean: float = 0.0
+    """Of that normal number."""
+    spread: float = 1.0
+    """Likewise, its standard deviation."""
+    shift: float | None = None
+    """How far levels are moved towards noise, as sampling moves its steps; null is the preset's `sampler.shift`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """The size of a LoRA, and where it acts. For wan."""
+
+    rank: int = 16
+    alpha: float = 16.0
+    """Its changes are multiplied by alpha / rank."""
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    """Ends of the names of the layers that it changes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DitTraining:
     """`mtvcraft train dit`."""
 
@@ -159,11 +184,21 @@ class DitTraining:
     uses: float = 4.0
     """How many samples are taken for each clip that joins."""
     base: str | None = None
-    """Checkpoint to start from: an MV-DiT, or the CogVideoX transformer it is built on."""
+    """Checkpoint to start from, a path or a name of the weights manifest: an MV-DiT, or the model it is built on."""
+    prediction: Literal["v", "flow"] | None = None
+    """What the network learns to say; null is what its backbone's sampler follows, and nothing else is taken."""
+    trains: Literal["all", "motion", "lora"] = "all"
+    """What of a base is trained: everything, the motion attention alone, or a LoRA beside it (on wan)."""
+    lora: Lora = field(default_factory=Lora)
+    levels: Levels = field(default_factory=Levels)
     start: Literal["noise", "reference"] = "noise"
     """Without a base: random weights, or weights that from the first step draw the reference again."""
     drop_motion: float = 0.2
     """How often the learnable no-motion tokens replace the motion (paper)."""
+    drop_text: float = 0.1
+    """How often `no_text` replaces a clip's caption, or the preset's `prompt` where it has none (paper). For wan."""
+    no_text: str = ""
+    """What the base model was trained with where it was told nothing."""
     figure: float = 0.0
     """By how much more a latent pixel counts where the figure is or was."""
     time_power: float = 1.0
@@ -174,7 +209,9 @@ class DitTraining:
     Neighbours show nearly the same, so some of them teach as much as all, and more clips are seen in the same time.
     """
     buckets: tuple[tuple[int, int], ...] = ()
-    """Widths and heights trained on; none is the preset's own size."""
+    """Widths and heights trained on; none is the preset's own size, or all that its `size_px: auto` chooses from."""
+    report_clips: int = 6
+    """Clips that a report animates, three times each: with their motion, another one's and none."""
 
 
 @dataclass(frozen=True, kw_only=True)

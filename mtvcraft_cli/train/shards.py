@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import write_text_whole, writing
+from mtvcraft_cli.joints.neutral import on_neutral_body
 from mtvcraft_cli.latents.vae import to_video
 from mtvcraft_cli.preset import Differential, Statistics
 from mtvcraft_cli.progress import Watch, silent
@@ -169,17 +170,26 @@ class Tokens:
     latents: Shards
     stats: Statistics
     kind: Differential
+    neutral: bool = False
+    """Whether the driver's bones get the neutral body's lengths."""
 
     @torch.no_grad()
     def make(self, shard: int) -> dict[str, Tensor]:
         """Tokenise clips: per clip (F, 24) codes, or (F, 24, D) latents of a tokenizer without a codebook."""
-        joints_mm = self.latents.whole(shard)["joints_mm"].to(self.tokenizer.device)
-        joints = normalise(joints_mm, self.stats)
-        origin = {"none": 0.0, "window": joints[:, 1:2], "reference": joints[:, :1]}[self.kind]
-        found = torch.cat([self.tokenizer.encode(some) for some in (joints[:, 1:] - origin).split(8)])
+        moved = self.moved(self.latents.whole(shard)["joints_mm"])
+        found = torch.cat([self.tokenizer.encode(some) for some in moved.split(8)])
         if self.tokenizer.codes is None:
             return {"tokens": found.half().cpu()}
         return {"tokens": self.tokenizer.quantise(found).int().cpu()}
+
+    def moved(self, joints_mm: Tensor) -> Tensor:
+        """Joints of clips as the tokenizer sees them, (B, 1 + T, 24, 3) mm to (B, T, 24, 3) without unit."""
+        if self.neutral:
+            flat = on_neutral_body(joints_mm.flatten(0, 1).cpu().numpy())
+            joints_mm = torch.from_numpy(flat).view_as(joints_mm)
+        joints = normalise(joints_mm.to(self.tokenizer.device), self.stats)
+        origin = {"none": 0.0, "window": joints[:, 1:2], "reference": joints[:, :1]}[self.kind]
+        return joints[:, 1:] - origin
 
 
 def prepare(latents: Shards, tokens: Shards, clips: int, watch: Watch = silent) -> None:

@@ -17,6 +17,7 @@ from mtvcraft_cli.train.examples import Examples, Size, WorldExamples
 from mtvcraft_cli.train.motion import MotionSet, gather, spread_of
 from mtvcraft_cli.train.run import Stage, Trained, train
 from mtvcraft_cli.train.settings import DitTraining, Recipe, TokenizerTraining, VaeTraining, World
+from mtvcraft_cli.weights.locate import ENDINGS, WORDS
 
 Kind = Literal["tokenizer", "vae", "dit"]
 WEIGHTS: Final = "diffusion_pytorch_model.safetensors"
@@ -38,7 +39,9 @@ def train_stage(
         kind: which.
         recipe: how.
         folder: of the run; the same folder goes on with the same run.
-        parts: weights trained before, by part ("tokenizer", "vae"): files or folders of runs. "dit" needs both.
+        parts: weights trained before, by part: files, folders of runs, or folders as they are published. "dit" needs
+            "tokenizer" and "vae", and on wan "text_encoder", "text_tokenizer", "picture_encoder" and perhaps
+            "no_motion", where the recipe's preset doesn't name them.
         limit_s: seconds after which to stop with a checkpoint.
         watch: counts steps.
 
@@ -58,11 +61,11 @@ def train_stage(
         sizes_px = [(recipe.preset["size_px"][0], recipe.preset["size_px"][1])]
         stage = VaeStage(settings, recipe.preset, statistics_of(recipe), *examples_of(recipe, settings.world, sizes_px))
     else:
-        from mtvcraft_cli.train.dit import DitStage
+        from mtvcraft_cli.train.backbones import make_stage
 
         files = {part: weights_of(part, path) for part, path in (parts or {}).items()}
         examples = examples_of(recipe, settings.world, sizes_of(recipe, settings))
-        stage = DitStage(settings, recipe.preset, statistics_of_part(files), *examples, folder, files)
+        stage = make_stage(settings, recipe.preset, statistics_of_part(files), *examples, folder, files)
     return train(stage, settings.loop, folder, limit_s=limit_s, watch=watch)
 
 
@@ -84,14 +87,18 @@ def prepare_latents(
     Raises:
         MtvcraftError: as for `train_stage`.
     """
-    from mtvcraft_cli.train.dit import DitStage
+    import torch
+
+    from mtvcraft_cli.train.backbones import make_stage
     from mtvcraft_cli.train.shards import prepare
 
     settings = settings_of(recipe, "dit")
     assert isinstance(settings, DitTraining)
     files = {part: weights_of(part, path) for part, path in parts.items()}
     examples = examples_of(recipe, settings.world, sizes_of(recipe, settings))
-    stage = DitStage(settings, recipe.preset, statistics_of_part(files), *examples, folder, files)
+    stage = make_stage(settings, recipe.preset, statistics_of_part(files), *examples, folder, files)
+    stage.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
+    stage.encode_texts(watch)
     clips = stage.clips if limit_clips is None else min(limit_clips, stage.clips)
     prepare(stage.latents, stage.tokens, clips, watch)
     return clips
@@ -188,8 +195,17 @@ def weights_of(part: str, path: Path) -> Path:
     """
     inside = (path / f"{part}.safetensors", path / WEIGHTS)
     file = next((file for file in inside if file.is_file()), path)
+    if path.is_dir() and file == path and _published(path):
+        return path
     if not file.is_file():
         raise MtvcraftError(
             f"there is no {part} at `{path}`", hint="train it first, or name its run", exit=Exit.WEIGHTS
         )
     return file
+
+
+def _published(folder: Path) -> bool:
+    """Whether it holds a checkpoint in the layout of the hub, or a text tokenizer, and is not the folder of a run."""
+    names = {path.name for path in folder.iterdir()}
+    kinds = {Path(name).suffix for name in names}
+    return "preset.yaml" not in names and (WORDS in names or not ENDINGS.isdisjoint(kinds))

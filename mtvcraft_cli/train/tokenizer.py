@@ -18,7 +18,7 @@ from mtvcraft_cli.tokens.tokenizer import MotionTokenizer, tokenizer_from_tensor
 from mtvcraft_cli.train.codebook import MovingCodebook, SeededDraws
 from mtvcraft_cli.train.motion import MotionSet, draw_seen, gather, read_motion, seen_by_camera
 from mtvcraft_cli.train.outcome import Outcome
-from mtvcraft_cli.train.run import samples_rng
+from mtvcraft_cli.train.run import check_whole, samples_rng
 from mtvcraft_cli.train.settings import TokenizerTraining, check_lengths
 from mtvcraft_cli.weights.read import read_tensors
 from mtvcraft_cli.windows import plan_windows
@@ -113,6 +113,7 @@ class TokenizerStage:
 
     def join(self, accelerator: Accelerator) -> None:
         """Codes are moved by the latents of all processes."""
+        check_whole(accelerator, "the tokenizer")
         self.objective.accelerator = accelerator
 
     def batch(self, step: int, samples: Sequence[int]) -> dict[str, Tensor]:
@@ -146,7 +147,7 @@ class TokenizerStage:
         """Round trips of held-out motion before cameras that never change, millimetres."""
         return round_trips(self.objective.tokenizer, self.held, self.stats, self.kind, self.frames, self.overlap)
 
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path, whole: Mapping[str, Tensor] | None = None) -> None:  # noqa: ARG002
         """Write the tokenizer, and a preset around it."""
         self.outcome.write(folder, tokenizer=self.objective.tokenizer)
 

@@ -16,7 +16,7 @@ from mtvcraft_cli.preset import Statistics
 from mtvcraft_cli.shapes import Frames
 from mtvcraft_cli.train.examples import Examples
 from mtvcraft_cli.train.outcome import Outcome
-from mtvcraft_cli.train.run import samples_rng
+from mtvcraft_cli.train.run import check_whole, samples_rng
 from mtvcraft_cli.train.settings import VaeTraining, check_lengths
 from mtvcraft_cli.train.start import start_from_averages
 
@@ -85,6 +85,7 @@ class VaeStage:
 
     def join(self, accelerator: Accelerator) -> None:
         """Nothing is exchanged but gradients."""
+        check_whole(accelerator, "the VAE")
 
     def after(self, step: int) -> dict[str, float]:  # noqa: ARG002
         """Nothing is left to do."""
@@ -104,7 +105,7 @@ class VaeStage:
         sheet(folder / "samples" / f"step-{step:08d}.png", rows[:16])
         return {"psnr_db": float(np.mean(made)), "still_db": float(np.mean(still))}
 
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path, whole: Mapping[str, Tensor] | None = None) -> None:  # noqa: ARG002
         """Write the VAE and a preset that scales its latents to unit spread."""
         factor = self.scaling_factor()
         config = {**self.config, "scaling_factor": factor}

@@ -33,8 +33,13 @@ ALONE = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.utils.tensorboard.*", "ignore:.*lr_scheduler.*")
 
 
-def trained(kind: Kind, folder: Path, parts: dict[str, Path] | None = None, **changes: object) -> Trained:
+def fresh_accelerator() -> None:
+    """Let the next run of this process choose its precision anew."""
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def trained(kind: Kind, folder: Path, parts: dict[str, Path] | None = None, **changes: object) -> Trained:
+    fresh_accelerator()
     recipe = load_recipe(str(toy_recipe(folder, **changes)))
     return train_stage(kind, recipe, folder / kind, parts=parts)
 
@@ -235,7 +240,7 @@ def test_a_base_model_gives_all_its_weights_and_gets_channels_for_the_reference(
     }
     base["patch_embed.proj.weight"] = base["patch_embed.proj.weight"][:, :16]
     tensors = widened(sizes, base)
-    network = build_transformer(sizes, tensors)
+    network = build_transformer(sizes, tensors, silent=True)
     for name, tensor in base.items():
         kept = network.state_dict()[name]
         assert torch.equal(kept[:, :16] if name == "patch_embed.proj.weight" else kept, tensor), name
