@@ -71,7 +71,7 @@ class Apart:
 
 
 def network(name: str) -> Any:
-    """The real one with weights from a seed, drawn so that features neither vanish nor grow."""
+    """The real one with weights from a seed."""
     import torch
 
     from mtvcraft_cli.eval.networks.read import KINDS, fill
@@ -125,7 +125,6 @@ def ours(metric: str) -> Scorer:
 
 
 def scikit_image(metric: str) -> Scorer | None:
-    from skimage.color import rgb2gray
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
     if metric == "psnr":
@@ -145,11 +144,16 @@ def scikit_image(metric: str) -> Scorer | None:
     if metric == "ssim grey":
         return Mean(
             lambda made, true: [
-                structural_similarity(255 * rgb2gray(each), 255 * rgb2gray(other), data_range=255)
+                structural_similarity(grey(each), grey(other), data_range=255)
                 for each, other in zip(true, made, strict=True)
             ]
         )
     return None
+
+
+def grey(frame: Clip) -> Clip:
+    """As video has it; scikit-image's own weights are other ones."""
+    return np.rint(frame @ np.asarray((0.299, 0.587, 0.114)))
 
 
 def torchmetrics(metric: str) -> Scorer | None:

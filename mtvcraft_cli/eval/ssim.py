@@ -74,11 +74,11 @@ def _of_frame(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8], window: 
         around = ((reach, reach), (reach, reach), (0, 0))
         one, other = np.pad(one, around), np.pad(other, around)
     rows = len(one) - 2 * reach
-    bands = [slice(start, min(start + _BAND, rows) + 2 * reach) for start in range(0, rows, _BAND)]
-    maps = [
-        _map(*(_grey(each[band]) if window.grey else each[band].astype(np.float64) for each in (one, other)), window)
-        for band in bands
-    ]
+    maps = []
+    for start in range(0, rows, _BAND):
+        band = slice(start, min(start + _BAND, rows) + 2 * reach)
+        x, y = (_grey(each[band]) if window.grey else each[band].astype(np.float64) for each in (one, other))
+        maps.append(_map(x, y, window))
     return float(sum(each.sum() for each in maps) / sum(each.size for each in maps))
 
 
