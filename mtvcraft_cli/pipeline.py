@@ -323,7 +323,14 @@ def load_tokenizer(preset: Preset, part: Located) -> MotionTokenizer:
 
 def load_small(prepared: PreparedAnimation, _remarks: list[str]) -> tuple[Models, Settings]:
     """The parts of a preset on CogVideoX, on the CPU, and how they are run."""
-    preset, parts, device = prepared.job.preset, prepared.parts, torch.device(prepared.device)
+    preset, device = prepared.job.preset, torch.device(prepared.device)
+    return small_models(preset, prepared.parts, device, two_passes=prepared.job.two_passes)
+
+
+def small_models(
+    preset: Preset, parts: Mapping[str, Located], device: torch.device, *, two_passes: bool = False
+) -> tuple[Models, Settings]:
+    """The same for whoever has a preset and its parts."""
     dtype = choose_dtype(device, preset.precision)
     transformer = _config_and_tensors(CogVideoXMotionTransformer, preset.transformer, parts["transformer"])
     vae = _config_and_tensors(AutoencoderKLCogVideoX, preset.vae, parts["vae"])
@@ -335,7 +342,7 @@ def load_small(prepared: PreparedAnimation, _remarks: list[str]) -> tuple[Models
         sample_reference=preset.reference_latent == "sample",
         scale_reference=preset.reference_scaled,
         color_match=preset.color_match,
-        two_passes=prepared.job.two_passes,
+        two_passes=two_passes,
         dtype=dtype,
         device=device,
     )
