@@ -1,4 +1,4 @@
-"""PSNR and SSIM give the numbers that the published metric codes give, on every pair of the golden."""
+"""Metrics, sizes, pieces and distances give the numbers that the published metric codes give, on every golden."""
 
 import json
 import os
@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtvcraft_cli.eval.psnr import mse, psnr
+from mtvcraft_cli.errors import MtvcraftError
+from mtvcraft_cli.eval.frechet import Moments, distance, frechet
+from mtvcraft_cli.eval.geometry import float_bicubic, largest_square, squared
+from mtvcraft_cli.eval.l1 import l1
+from mtvcraft_cli.eval.pieces import disjoint, filled, sliding
+from mtvcraft_cli.eval.psnr import mse, psnr, psnr_wrapped
 from mtvcraft_cli.eval.ssim import WINDOWS, ssim
 from tests.parity.golden import folder
 
@@ -18,12 +23,22 @@ if not FOLDER.is_dir() and not os.environ.get("MTVCRAFT_GOLDEN"):
 
 
 @lru_cache
-def listing() -> dict[str, Any]:
-    return json.loads((FOLDER / "pairs.json").read_text(encoding="utf-8"))
+def listing(name: str = "pairs") -> dict[str, Any]:
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def pairs() -> list[Any]:
-    return listing()["cases"] if (FOLDER / "pairs.json").is_file() else [{"name": "missing golden"}]
+@lru_cache
+def arrays(name: str) -> dict[str, np.ndarray]:
+    with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+def cases(name: str, key: str = "cases") -> list[Any]:
+    """Those of a golden; one that fails where the golden isn't there."""
+    if not (FOLDER / f"{name}.json").is_file():
+        return [{"name": "missing golden"}]
+    found = listing(name)[key]
+    return found if isinstance(found, list) else [{"name": each, **found[each]} for each in found]
 
 
 def clips(case: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -51,10 +66,15 @@ def places(length: int, of: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return low, low + 1, np.rint(2048 * (place - low)).astype(int)
 
 
-@pytest.mark.parametrize("case", pairs(), ids=lambda case: case["name"])
+def of(name: str, key: str = "cases") -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("case", cases(name, key), ids=lambda case: case["name"])
+
+
+@of("pairs")
 def test_every_frame_of_a_pair_has_the_golden_numbers(case: dict[str, Any]) -> None:
     result, truth = clips(case)
-    ours = {"psnr": psnr(result, truth), "mse": mse(result, truth)}
+    ours = {"psnr": psnr(result, truth), "mse": mse(result, truth), "l1": l1(result, truth)}
+    ours["psnr_uint8_wrap"] = psnr_wrapped(result, truth)
     ours |= {f"ssim_{name}": ssim(result, truth, name) for name in WINDOWS}
     for name, values in ours.items():
         golden = [frame[name] for frame in case["per_frame"]]
@@ -64,3 +84,71 @@ def test_every_frame_of_a_pair_has_the_golden_numbers(case: dict[str, Any]) -> N
 
 def test_the_golden_holds_every_metric_of_ours() -> None:
     assert {f"ssim_{name}" for name in WINDOWS} <= set(listing()["cases"][0]["per_frame"][0])
+
+
+@of("frechet")
+@pytest.mark.parametrize("parts", [1, 3])
+def test_distances_of_features_are_the_golden_ones_however_they_come_in(case: dict[str, Any], parts: int) -> None:
+    sides = []
+    for side in ("a", "b"):
+        features = arrays("frechet")[case[side]]
+        sides.append(Moments(side))
+        for part in np.array_split(features, min(parts, len(features))):
+            sides[-1].add(part)
+            assert np.isfinite(sides[-1].mean).all()  # which folds the part in at once
+    for found in (distance(*sides), distance(*sides[::-1])):
+        assert abs(found - case["expected"]) <= case["tolerance"]
+        assert found == pytest.approx(case["expected"], rel=1e-10, abs=1e-10)
+
+
+def refused(case: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    features = [np.ones(case.get(f"{side}_shape", (8, 16))) for side in ("a", "b")]
+    if case["name"] == "nan":
+        features[1][3, 2] = np.nan
+    return features[0], features[1]
+
+
+@of("frechet", "errors")
+def test_features_without_a_distance_are_refused(case: dict[str, Any]) -> None:
+    told = {"one_sample": "2 samples at least", "dim_mismatch": "16 features a sample", "nan": "NaN"}
+    with pytest.raises((MtvcraftError, ValueError), match=told.get(case["name"], "")):
+        frechet(*refused(case))
+
+
+def test_pictures_in_front_of_the_networks_are_the_golden_ones() -> None:
+    limit = listing("resize")["tolerance_float"]
+    golden = {name: value for name, value in arrays("resize").items() if name.startswith("pil_bicubic_float")}
+    assert golden
+    for name, value in golden.items():
+        found = float_bicubic(arrays("resize")["input_80x60"][None], len(value))[0]
+        assert np.abs(found - value).max() <= limit, name
+        assert found.min() < 0 or found.max() > 255 or (value.min() >= 0 and value.max() <= 255), name
+
+
+@of("resize", "crops")
+def test_the_largest_square_is_the_golden_one(case: dict[str, Any]) -> None:
+    golden = arrays("resize")[case["name"]]
+    height, width = case["input_height"], case["input_width"]
+    kind = case["name"].removesuffix("_square64")
+    top, left, side = largest_square(height, width)
+    assert [top, left, side] == case["crop_top_left_size"]
+    found = squared(arrays("resize")[f"{kind}_input_{height}x{width}"][None], len(golden))[0]
+    assert np.abs(found.astype(int) - golden).max() <= listing("resize")["tolerance_uint8"]
+
+
+@of("windows", "videos")
+def test_pieces_begin_where_the_golden_ones_do(case: dict[str, Any]) -> None:
+    numbers = np.asarray(case["frames"])
+    for name, cut in (("sliding_16_1", sliding), ("disjoint_16", disjoint)):
+        pieces = cut(case["frames"])
+        assert numbers[pieces[:, 0]].tolist() == case[name]
+        assert (np.diff(numbers[pieces], axis=1) == 1).all()
+    whole = filled(len(numbers))
+    assert len(whole) == case["padded_16_segments"]
+    assert np.count_nonzero(whole == len(numbers) - 1) - 1 == case["padded_16_repeats_of_last_frame"]
+
+
+def test_there_are_as_many_pieces_as_in_the_golden() -> None:
+    videos = [video["frames"] for video in listing("windows")["videos"].values()]
+    assert sum(len(sliding(numbers)) for numbers in videos) == listing("windows")["totals"]["sliding_16_1"]
+    assert sum(len(disjoint(numbers)) for numbers in videos) == listing("windows")["totals"]["disjoint_16"]
