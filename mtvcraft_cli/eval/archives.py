@@ -61,9 +61,13 @@ class ArchiveClip:
         height, width = next(self._pictures(self.entries[:1])).shape[:2]
         return width, height
 
+    @cached_property
+    def _hash(self) -> str:
+        return combined(self.numbers, [hashlib.sha256(data).hexdigest() for data in self._bytes(self.entries)])
+
     def sha256(self) -> str:
         """See `sources.Source`."""
-        return combined(self.numbers, [hashlib.sha256(data).hexdigest() for data in self._bytes(self.entries)])
+        return self._hash
 
     def frames(self, wanted: Collection[int] | None = None) -> Iterator[Picture]:
         """See `sources.Source`."""

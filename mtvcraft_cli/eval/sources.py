@@ -52,7 +52,7 @@ class Source(Protocol):
         ...
 
     def sha256(self) -> str:
-        """A hash over everything that the frames are made of."""
+        """A hash over everything that the frames are made of; read once."""
         ...
 
     def frames(self, wanted: Collection[int] | None = None) -> Iterator[Picture]:
@@ -97,9 +97,13 @@ class FrameFolder:
         """See `Source`."""
         return size_px(self.files[0])
 
+    @cached_property
+    def _hash(self) -> str:
+        return combined(self.numbers, [sha256_of(file) for file in self.files])
+
     def sha256(self) -> str:
         """See `Source`."""
-        return combined(self.numbers, [sha256_of(file) for file in self.files])
+        return self._hash
 
     def frames(self, wanted: Collection[int] | None = None) -> Iterator[Picture]:
         """See `Source`."""
@@ -135,9 +139,13 @@ class VideoFile:
         """See `Source`."""
         return self._found.info.size_px
 
+    @cached_property
+    def _hash(self) -> str:
+        return sha256_of(self.path)
+
     def sha256(self) -> str:
         """See `Source`."""
-        return sha256_of(self.path)
+        return self._hash
 
     def frames(self, wanted: Collection[int] | None = None) -> Iterator[Picture]:
         """See `Source`."""
