@@ -147,7 +147,7 @@ def tsv_clips(path: Path) -> dict[str, ArchiveClip]:
             place += len(line)
     return {
         id: ArchiveClip(id, path, [entry for _, entry in sorted(entries.items())])
-        for id, entries in sorted(found.items())  # noqa: A001
+        for id, entries in sorted(found.items())
     }
 
 

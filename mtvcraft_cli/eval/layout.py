@@ -125,7 +125,7 @@ def check_pairing(
     return both, [f"{name}: left out, {line}" for line in lists]
 
 
-def crop_box_of(folder: Path, id: str) -> tuple[int, int, int, int] | None:  # noqa: A002
+def crop_box_of(folder: Path, id: str) -> tuple[int, int, int, int] | None:
     """What our own run cropped the ground truth to, by the sidecar of its output; None where nothing says so.
 
     Returns:

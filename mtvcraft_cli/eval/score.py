@@ -2,8 +2,9 @@
 
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any, Final, runtime_checkable
 
 import numpy as np
@@ -19,10 +20,13 @@ from mtvcraft_cli.eval.protocols import Protocol
 from mtvcraft_cli.eval.psnr import psnr, psnr_wrapped
 from mtvcraft_cli.eval.ssim import WINDOWS, ssim
 from mtvcraft_cli.eval.views import Pair, View
+from mtvcraft_cli.jobs.drive import Estimator
 from mtvcraft_cli.shapes import Frames
 
 Array = npt.NDArray[np.float64]
 STAGE: Final = "eval"
+SMALLEST_LPIPS_PX: Final = 32
+"""VGG16 halves frames four times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,10 @@ class Scorer:
     device: str
     """The kind of device: features of another one differ by float noise, and are kept apart."""
     cache: Cache
+    estimator: Estimator | None = None
+    """Who finds people, for motion-follow."""
+    stopped: Event = field(default_factory=Event)
+    """Once it is set, clips that are being worked on end early."""
 
     def score(self, pair: Pair) -> "ClipParts":
         """Measure a clip; what an earlier run has kept isn't done again.
@@ -55,6 +63,8 @@ class Scorer:
             views = (pair.truth, pair.made)
             truth, made = (_padded(view, needs) for view, needs in zip(views, needed, strict=True))
             for one, other in zip(truth, made, strict=False):
+                if self.stopped.is_set():
+                    raise MtvcraftError("stopped", hint="run it again to go on")
                 for part in both:
                     assert one is not None
                     assert other is not None
@@ -68,14 +78,16 @@ class Scorer:
         return self._gathered(pair)
 
     def _check_size(self, pair: Pair) -> None:
-        windows = [self.protocol.ssim, *self.protocol.more_ssim] if "ssim" in self.metrics else []
-        smallest = max((len(WINDOWS[name].weights) for name in windows), default=1)
-        if min(pair.truth.size_px) < smallest:
-            raise MtvcraftError(
-                f"the frames of clip `{pair.truth.source.id}` are {pair.truth.size_px[0]} x {pair.truth.size_px[1]}, "
-                f"smaller than the window of SSIM, which is {smallest} pixels",
-                hint="score larger frames, or leave SSIM out with `--metrics`",
-            )
+        windows = [len(WINDOWS[name].weights) for name in (self.protocol.ssim, *self.protocol.more_ssim)]
+        needs = {"ssim": max(windows), "lpips": SMALLEST_LPIPS_PX}
+        for metric, smallest in needs.items():
+            if metric in self.metrics and min(pair.truth.size_px) < smallest:
+                width, height = pair.truth.size_px
+                raise MtvcraftError(
+                    f"the frames of clip `{pair.truth.source.id}` (`{pair.truth.source.where}`) are {width} x {height}: "
+                    f"too small for {metric.upper()}, which needs {smallest} pixels",
+                    hint="score larger frames, or leave it out with `--metrics`",
+                )
 
     def _gathered(self, pair: Pair) -> "ClipParts":
         values: dict[str, Array] = {}

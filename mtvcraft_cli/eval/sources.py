@@ -78,7 +78,7 @@ class FrameFolder:
     kind: Literal["frames", "video"] = "frames"
 
     @classmethod
-    def of(cls, id: str, folder: Path) -> "FrameFolder":  # noqa: A002, it is what it is
+    def of(cls, id: str, folder: Path) -> "FrameFolder":
         """Sort the pictures of a folder by their numbers.
 
         Raises:

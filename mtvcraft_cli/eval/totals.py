@@ -29,22 +29,28 @@ class Totals:
     """How many of what: frames, pieces, rows on each side of every distance."""
     clips: list[dict[str, Any]] = field(default_factory=list)
     """Values of every clip, as plain data."""
+    intervals: dict[str, tuple[float, float]] | None = None
+    """Where 95 % of bootstrap samples lie, of what is averaged over clips; None where that wasn't asked for."""
     warnings: list[str] = field(default_factory=list)
 
 
-def totals_of(clips: Sequence[ClipParts], scorer: Scorer, name: str) -> Totals:
+def totals_of(clips: Sequence[ClipParts], scorer: Scorer, name: str, *, intervals: bool = False) -> Totals:
     """Average what has a value per frame, and pool what is a distance of distributions over all clips.
 
     Features are read clip by clip, so memory doesn't grow with the clips.
+
+    Args:
+        clips: in any order.
+        scorer: that scored them.
+        name: of the system.
+        intervals: whether to draw clips anew many times, to see how far the averages spread.
     """
     ordered = sorted(clips, key=lambda clip: clip.id)
     values: dict[str, float | None] = {}
     for key in ordered[0].values if ordered else []:
         each = [clip.values[key] for clip in ordered]
         values[key] = float(
-            np.mean([one.mean() for one in each])
-            if scorer.protocol.average == "clips"
-            else np.concatenate(each).mean()
+            np.mean([one.mean() for one in each]) if scorer.protocol.average == "clips" else np.concatenate(each).mean()
         )
     found = Totals(
         values=values,

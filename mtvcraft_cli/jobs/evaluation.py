@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
 
 from mtvcraft_cli.cache import Cache
 from mtvcraft_cli.errors import Exit, MtvcraftError
@@ -17,6 +17,7 @@ from mtvcraft_cli.jobs.drive import Estimator
 from mtvcraft_cli.sidecar import check_ending, check_folders, check_target
 
 Baseline = Literal["still", "ground-truth", "shift1"]
+BASELINES: Final = get_args(Baseline)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class EvalJob:
     html: Path | None = None
     force: bool = False
     command: str = ""
+    made_failed: Mapping[str, str] = field(default_factory=dict)
+    """Clips that our own run could not make, and why."""
 
     def told(self) -> dict[str, Any]:
         """The settings that numbers depend on, as plain data."""
@@ -155,9 +158,7 @@ def prepare_eval(job: EvalJob, cache: Cache) -> PreparedEval:
     from mtvcraft_cli.device.place import choose_device
 
     device = str(choose_device(job.device))
-    metrics = set(job.metrics)
-    if job.protocol.fid_vid is None:
-        metrics.discard("fid_vid")  # the protocol has no such thing
+    metrics = needed(job)
     files = metric_files(metrics, job.weights)
     if "lpips" in metrics and job.protocol.name == "mtvcraft":
         try:
@@ -167,9 +168,10 @@ def prepare_eval(job: EvalJob, cache: Cache) -> PreparedEval:
             pass
     estimator = None
     if "motion_follow" in metrics:
-        from mtvcraft_cli.jobs.drive import DriveSettings, choose_estimator_for_frames
+        from mtvcraft_cli.jobs.drive import DriveSettings, choose_estimator
 
-        estimator = choose_estimator_for_frames(DriveSettings(weights=job.weights))
+        folder = job.truth if job.truth.is_dir() else job.truth.parent
+        estimator = choose_estimator(folder, DriveSettings(weights=job.weights))
     truth = _find_truth(job)
     systems = [_prepare_system(job, system, truth) for system in job.systems]
     if not any(system.pairs for system in systems):
@@ -190,6 +192,11 @@ def prepare_eval(job: EvalJob, cache: Cache) -> PreparedEval:
         cache=cache,
         estimator=estimator,
     )
+
+
+def needed(job: EvalJob) -> set[str]:
+    """The metrics that are computed of those asked for: a protocol may not have one."""
+    return {metric for metric in job.metrics if metric != "fid_vid" or job.protocol.fid_vid is not None}
 
 
 def _check_usage(job: EvalJob) -> None:
@@ -242,13 +249,15 @@ def _prepare_system(job: EvalJob, system: System, truth: _Truth) -> PreparedSyst
         found = find_clips(system.folder)
         everything = sorted([*found.sources, *found.broken])
         wanted = [id for id in everything if job.bench is None or id not in truth.clips.sources or id in truth.ids]
-        both, left_out = check_pairing(truth.ids, wanted, system.name, allow_missing=job.allow_missing)
+        expected = [id for id in truth.ids if system.preset is None or id not in job.made_failed]
+        both, left_out = check_pairing(expected, wanted, system.name, allow_missing=job.allow_missing)
         warnings += [f"{system.name}: {line}" for line in found.remarks] + left_out
         broken = {**truth.clips.broken, **found.broken}
         failed = {id: broken[id].message for id in both if id in broken}
+        failed |= job.made_failed if system.preset is not None else {}
         made = {id: found.sources[id] for id in both if id not in broken}
     pairs = []
-    for id, source in made.items():  # noqa: A001
+    for id, source in made.items():
         box = crop_box_of(system.folder, id) if system.folder is not None and system.folder.is_dir() else None
         try:
             pairs.append(
