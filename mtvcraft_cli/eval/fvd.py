@@ -1,0 +1,59 @@
+"""FVD: logits of pieces of video; in two protocols their Frechet distance is the number, in one it is simpler."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float64
+from torch import nn
+
+from mtvcraft_cli.eval.geometry import I3D_PX, float_bicubic, humanvid_i3d
+from mtvcraft_cli.eval.networks.exact import as_channels, device_of, exact, of_pieces
+from mtvcraft_cli.eval.pieces import Pieces, humanvid_prefixes
+from mtvcraft_cli.shapes import Frames
+
+
+def i3d_logits(network: nn.Module, frames: Frames, pieces: Pieces, batch: int = 1) -> Float64[np.ndarray, "_ 400"]:
+    """Return I3D's logits of pieces of a clip, averaged over time, before any softmax.
+
+    Args:
+        network: `networks.i3d.I3d`.
+        frames: (T, H, W, 3); brought to 224 x 224 by `geometry.float_bicubic`, which may leave -1..1.
+        pieces: as `pieces.disjoint` or `pieces.sliding` cuts them.
+        batch: pieces at once.
+
+    Returns:
+        (P, 400).
+    """
+    found = of_pieces(network, frames, pieces, _bicubic, batch)
+    return found.reshape(len(pieces), 400)
+
+
+def prefix_logits(network: nn.Module, frames: Frames) -> Float64[np.ndarray, "_ 400"]:
+    """Return I3D's logits of the first 10, 11, ... 24 frames of a clip, for the protocol `humanvid`.
+
+    Args:
+        network: `networks.i3d.I3d` that averages over two frames (`pool_frames`).
+        frames: (T, H, W, 3), those that `pieces.humanvid_choice` chose.
+
+    Returns:
+        (K, 400), a row for each length of `pieces.humanvid_prefixes`; none for a clip of fewer than 10 frames.
+    """
+    lengths = humanvid_prefixes(len(frames))
+    if not lengths:
+        return np.zeros((0, 400))
+    with exact():
+        shown = as_channels(humanvid_i3d(frames), device_of(network)).movedim(0, 1)[None]  # (1, 3, T, h, w)
+        found = [network(shown[:, :, :length].contiguous()) for length in lengths]
+    return torch.cat(found).cpu().numpy().astype(np.float64)
+
+
+def prefix_distances(made: Float64[np.ndarray, "K 400"], true: Float64[np.ndarray, "K 400"]) -> npt.NDArray[np.float64]:
+    """Return the squared distance of two clips' logits at every length, (K,): the mean of all clips' is the number.
+
+    It is no distance of distributions, since one clip a side has no covariance.
+    """
+    return np.square(made - true).sum(1)
+
+
+def _bicubic(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    return float_bicubic(frames, I3D_PX) / np.float32(127.5) - 1
