@@ -28,7 +28,7 @@ def eval_(
     gt: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="Ground truth: a folder, or DisCo's TSV, or a zip; default: setting bench.NAME."
+            metavar="PATH", help="Ground truth: a folder, DisCo's TSV or a zip; default: the setting bench.NAME."
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="What the table calls the results of --pred.")] = None,
@@ -45,9 +45,7 @@ def eval_(
     ] = "stretch",
     baseline: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="still|ground-truth|shift1", help="A row that needs no model; may be given several times."
-        ),
+        typer.Option(metavar="still|ground-truth|shift1", help="A row without a model; may be given several times."),
     ] = None,
     rows: Annotated[Literal["none", "key", "all"], typer.Option(help="Which published rows are shown.")] = "key",
     allow_missing: Annotated[
@@ -65,9 +63,7 @@ def eval_(
     run: Annotated[bool, typer.Option("--run", help="Make the results first, with --preset, into --pred.")] = False,
     preset: PresetName = "auto",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of --run.")] = 0,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Say what a bench consists of and how it is measured.")
-    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what a bench is and how it is measured.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Also write a row per clip.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page with plots and clips side by side.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Clips scored at once.")] = 1,

@@ -149,7 +149,7 @@ def explain(bench: Bench | None) -> str:
             lines += [f"  {mark} {what}" for mark, what in published.marks.items()]
     lines += [
         "",
-        "No single protocol is behind the published numbers: they differ in test clips, size, frames, colour and in what",
-        "FVD is. A number of one protocol says nothing beside a number of another. docs/evaluation.md tells it all.",
+        "No single protocol is behind the published numbers: they differ in test clips, size, frames, colour and in",
+        "what FVD is. A number of one protocol says nothing beside one of another. docs/evaluation.md tells it all.",
     ]
     return "\n".join(lines)

@@ -118,12 +118,10 @@ def _notes(report: "EvalReport", rows: Sequence[TableRow]) -> list[str]:
         notes.append(f"{published.note} `mtvcraft eval --bench {job.bench.name} --explain` says more.")  # type: ignore[union-attr]
     for system in report.systems:
         samples = system.totals.samples
-        sides = {key: samples[key] for key in ("fid", "fvd", "fid_vid") if isinstance(samples.get(key), dict)}
-        told = [
-            f"{TITLES[key]} {side['made']} against {side['truth']}" for key, side in sides.items() if "made" in side
-        ]
+        sides = {key: samples[key] for key in ("fid", "fvd", "fid_vid") if "made" in samples.get(key, {})}
+        told = ", ".join(f"{TITLES[key]} {side['made']} against {side['truth']}" for key, side in sides.items())
         if told:
-            notes.append(f"{system.name}: rows behind the distances: {', '.join(told)}")
+            notes.append(f"{system.name}: rows behind the distances: {told}")
     if job.protocol.fvd == "prefixes" and "fvd" in job.metrics:
         notes.append("FVD of this protocol is a squared distance of two vectors per clip and length, averaged.")
     if videos := [system.name for system in report.systems if system.from_video]:

@@ -3,6 +3,7 @@
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any, Final, runtime_checkable
@@ -84,8 +85,8 @@ class Scorer:
             if metric in self.metrics and min(pair.truth.size_px) < smallest:
                 width, height = pair.truth.size_px
                 raise MtvcraftError(
-                    f"the frames of clip `{pair.truth.source.id}` (`{pair.truth.source.where}`) are {width} x {height}: "
-                    f"too small for {metric.upper()}, which needs {smallest} pixels",
+                    f"the frames of clip `{pair.truth.source.id}` (`{pair.truth.source.where}`) are "
+                    f"{width} x {height}: too small for {metric.upper()}, which needs {smallest} pixels",
                     hint="score larger frames, or leave it out with `--metrics`",
                 )
 
@@ -104,9 +105,8 @@ class Scorer:
         if "psnr" in self.metrics:
             measures |= {"psnr": psnr, "psnr_uint8_wrap": psnr_wrapped, "l1": l1}
         if "ssim" in self.metrics:
-            measures["ssim"] = lambda made, truth: ssim(made, truth, self.protocol.ssim)
-            for window in self.protocol.more_ssim:
-                measures[f"ssim_{window}"] = lambda made, truth, window=window: ssim(made, truth, window)
+            measures["ssim"] = partial(ssim, window=self.protocol.ssim)
+            measures |= {f"ssim_{window}": partial(ssim, window=window) for window in self.protocol.more_ssim}
         for name, measure in measures.items():
             what = {"window": self.protocol.ssim} if name == "ssim" else {}
             parts.append(Part(name, self._key(name, {**told, **what}), _PerFrame(name, measure)))
@@ -120,18 +120,7 @@ class Scorer:
             distances["lpips_alex"] = ("alexnet", "alex", True)
         for name, (file, network, scaled) in distances.items():
             key = self._key(name, {**told, "network": looks.sha256(file), "device": self.device})
-            parts.append(
-                Part(
-                    name,
-                    key,
-                    _PerFrame(
-                        name,
-                        lambda made, truth, network=network, scaled=scaled: looks.lpips(
-                            made, truth, network, scaled=scaled
-                        ),
-                    ),
-                )
-            )
+            parts.append(Part(name, key, _PerFrame(name, partial(looks.lpips, network=network, scaled=scaled))))
         return parts
 
     def _of_side(self, view: View) -> list["Part"]:
@@ -145,11 +134,11 @@ class Scorer:
             parts.append(self._side("prefixes", "i3d", view, {"lengths": lengths}, _Prefixes(looks, lengths)))
         elif "fvd" in self.metrics:
             pieces = self.pieces(view)
-            stream = _Pieced(PieceStream(pieces, for_i3d), looks.i3d, 400)
+            stream = _Pieced(PieceStream(pieces, for_i3d), looks.i3d)
             parts.append(self._side("i3d", "i3d", view, {"pieces": pieces.tolist()}, stream))
         if "fid_vid" in self.metrics and protocol.fid_vid is not None:
             pieces = filled(len(view.places)) if protocol.fid_vid == "mean" else sliding(view.numbers)
-            stream = _Pieced(PieceStream(pieces, for_resnet3d), looks.resnet3d, 2048)
+            stream = _Pieced(PieceStream(pieces, for_resnet3d), looks.resnet3d)
             parts.append(self._side("resnet3d", "resnet3d", view, {"pieces": pieces.tolist()}, stream))
         if "flicker" in self.metrics:
             from mtvcraft_cli.eval.flicker import FlickerStream
@@ -203,6 +192,10 @@ class ClipParts:
     def id(self) -> str:
         """The clip's."""
         return self.pair.truth.source.id
+
+    def side(self, side: str) -> View:
+        """The view of one side, "truth" or "made"."""
+        return self.pair.truth if side == "truth" else self.pair.made
 
     def features(self, name: str, side: str) -> npt.NDArray[Any]:
         """Read features, a row per frame or piece."""
@@ -267,16 +260,15 @@ class _Inception:
 
 
 class _Pieced:
-    def __init__(self, stream: PieceStream, network: Callable[..., npt.NDArray[Any]], width: int) -> None:
-        self._stream, self._network = stream, network
-        self._rows = [np.empty((0, width), np.float32)]
+    def __init__(self, stream: PieceStream, network: Callable[..., npt.NDArray[Any]]) -> None:
+        self._stream, self._network, self._rows = stream, network, list[npt.NDArray[Any]]()
 
     def push(self, *frames: Frames) -> None:
         [own] = frames
         self._rows += [self._network(piece) for piece in self._stream.push(own)]
 
     def result(self) -> dict[str, npt.NDArray[Any]]:
-        return {"features": np.concatenate(self._rows)}
+        return {"features": _joined(self._rows)}
 
 
 class _Prefixes:
@@ -292,7 +284,7 @@ class _Prefixes:
     def result(self) -> dict[str, npt.NDArray[Any]]:
         whole = np.concatenate(self._frames)
         rows = [self._looks.i3d(whole[None, :length], 2) for length in self._lengths]
-        return {"features": np.concatenate([np.empty((0, 400), np.float32), *rows])}
+        return {"features": _joined(rows)}
 
 
 class _Streamed:
@@ -304,6 +296,11 @@ class _Streamed:
 
     def result(self) -> dict[str, npt.NDArray[Any]]:
         return {"features": np.atleast_2d(np.asarray(self._stream.result(), np.float64))}
+
+
+def _joined(rows: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Rows one below the other; (0, 0) where there are none."""
+    return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
 
 
 def _padded(view: View, needed: bool) -> Iterator[Frames | None]:

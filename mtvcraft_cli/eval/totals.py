@@ -13,6 +13,7 @@ from mtvcraft_cli.eval.pieces import LENGTH, disjoint, filled, sliding
 from mtvcraft_cli.eval.protocols import TITLES, Protocol
 from mtvcraft_cli.eval.psnr import EQUAL
 from mtvcraft_cli.eval.score import ClipParts, Scorer
+from mtvcraft_cli.eval.views import View
 
 Array = npt.NDArray[np.float64]
 Rows = Iterator[tuple[str, npt.NDArray[Any]]]
@@ -69,16 +70,15 @@ def totals_of(clips: Sequence[ClipParts], scorer: Scorer, name: str, *, interval
         found.values["fvd"] = float(np.mean(terms)) if terms else None
         found.samples["fvd"] = {"values": len(terms)}
     if "fvd" in scorer.metrics and scorer.protocol.fvd != "prefixes":
-        short = [clip.id for clip in ordered if not len(fvd_pieces(clip, scorer.protocol))]
-        found.samples["pieces"] = sum(len(fvd_pieces(clip, scorer.protocol)) for clip in ordered)
+        counts = [len(fvd_pieces(clip.pair.truth, scorer.protocol)) for clip in ordered]
+        short = [clip.id for clip, count in zip(ordered, counts, strict=True) if not count]
+        found.samples["pieces"] = sum(counts)
         found.samples["clips_without_a_piece"] = short
         if short:
             found.warnings.append(
                 f"{name}: {len(short)} clips have no {LENGTH} frames that follow each other, and no part in FVD: "
                 + ", ".join(short)
             )
-    if "fid_vid" in scorer.metrics and scorer.protocol.fid_vid is None:
-        found.values["fid_vid"] = None
     return found
 
 
@@ -91,10 +91,10 @@ def floor_of(clips: Sequence[ClipParts], scorer: Scorer) -> Totals:
     return found
 
 
-def fvd_pieces(clip: ClipParts, protocol: Protocol) -> list[tuple[int, ...]]:
-    """The pieces of a clip that count in FVD."""
-    numbers = clip.pair.truth.numbers
-    return list(map(tuple, (sliding if protocol.fvd == "sliding" else disjoint)(numbers).tolist()))
+def fvd_pieces(view: View, protocol: Protocol) -> list[tuple[int, ...]]:
+    """The pieces of one side of a clip that count in FVD: each side has numbers, and gaps, of its own."""
+    cut = sliding if protocol.fvd == "sliding" else disjoint
+    return list(map(tuple, cut(view.numbers).tolist()))
 
 
 def _distances(clips: Sequence[ClipParts], scorer: Scorer, *, halves: bool = False) -> dict[str, tuple[Rows, Rows]]:
@@ -104,7 +104,7 @@ def _distances(clips: Sequence[ClipParts], scorer: Scorer, *, halves: bool = Fal
     if "fid" in metrics:
         found["fid"] = lambda clip, side, half: _frames(clip, side, half)
     if "fvd" in metrics and protocol.fvd != "prefixes":
-        found["fvd"] = lambda clip, side, half: _pieces(clip, side, half, scorer, fvd_pieces(clip, protocol))
+        found["fvd"] = lambda clip, side, half: _pieces(clip, side, half, scorer, fvd_pieces(clip.side(side), protocol))
         if protocol.fid_vid == "mean":
             found["fid_vid_i3d"] = lambda clip, side, half: _mean(
                 _pieces(clip, side, half, scorer, list(map(tuple, filled(len(clip.pair.truth.places)).tolist())))
@@ -114,10 +114,13 @@ def _distances(clips: Sequence[ClipParts], scorer: Scorer, *, halves: bool = Fal
     elif "fid_vid" in metrics and protocol.fid_vid == "sliding":
         found["fid_vid"] = lambda clip, side, half: _windows(clip, side, half)
     sides = (("truth", 0), ("truth", 1)) if halves else (("truth", None), ("made", None))
-    return {
-        key: tuple(((clip.id, rows(clip, side, half)) for clip in clips) for side, half in sides)  # type: ignore[misc]
-        for key, rows in found.items()
-    }
+    one, other = sides
+    return {key: (_each(clips, rows, *one), _each(clips, rows, *other)) for key, rows in found.items()}
+
+
+def _each(clips: Sequence[ClipParts], rows: Any, side: str, half: int | None) -> Rows:
+    for clip in clips:
+        yield clip.id, rows(clip, side, half)
 
 
 def _frames(clip: ClipParts, side: str, half: int | None) -> npt.NDArray[Any]:
@@ -129,7 +132,7 @@ def _pieces(
     clip: ClipParts, side: str, half: int | None, scorer: Scorer, wanted: Sequence[tuple[int, ...]]
 ) -> npt.NDArray[Any]:
     rows = clip.features("i3d", side)
-    places = {tuple(piece): place for place, piece in enumerate(scorer.pieces(clip.pair.truth).tolist())}
+    places = {tuple(piece): place for place, piece in enumerate(scorer.pieces(clip.side(side)).tolist())}
     if half is not None:  # windows that overlap would stand on both sides
         wanted = [piece for piece in wanted if piece[0] % LENGTH == 0 and piece[0] // LENGTH % 2 == half]
     return rows[[places[piece] for piece in wanted]]
@@ -139,7 +142,7 @@ def _windows(clip: ClipParts, side: str, half: int | None) -> npt.NDArray[Any]:
     rows = clip.features("resnet3d", side)
     if half is None:
         return rows
-    starts = sliding(clip.pair.truth.numbers)[:, 0]
+    starts = sliding(clip.side(side).numbers)[:, 0]
     return rows[(starts % LENGTH == 0) & (starts // LENGTH % 2 == half)]
 
 
@@ -156,7 +159,8 @@ def _distance(key: str, sides: tuple[Rows, Rows], name: str, found: Totals) -> f
     moments = [Moments("ground truth"), Moments(name)]
     for side, rows in zip(moments, sides, strict=True):
         for clip, features in rows:
-            side.add(features, clip)
+            if len(features):
+                side.add(features, clip)
     found.samples[key] = {"truth": moments[0].count, "made": moments[1].count}
     try:
         return distance(*moments)
@@ -192,13 +196,16 @@ def _told(clip: ClipParts, scorer: Scorer) -> dict[str, Any]:
             terms = _prefix_terms(clip)
             told |= {"pieces": len(terms), "fvd_mean_term": float(np.mean(terms)) if terms else None}
         else:
-            wanted = fvd_pieces(clip, scorer.protocol)
-            sides = [_pieces(clip, side, None, scorer, wanted) for side in ("made", "truth")]
-            told |= {"pieces": len(wanted), "fvd_mean_term": mean_term(*sides) if wanted else None}
+            sides = [
+                _pieces(clip, side, None, scorer, fvd_pieces(clip.side(side), scorer.protocol))
+                for side in ("made", "truth")
+            ]
+            term = mean_term(*sides) if all(map(len, sides)) else None
+            told |= {"pieces": len(sides[1]), "fvd_mean_term": term}
     return told
 
 
-def _side(view: Any) -> Mapping[str, Any]:
+def _side(view: View) -> Mapping[str, Any]:
     return {
         "path": view.source.where,
         "kind": view.source.kind,

@@ -204,8 +204,8 @@ def _check_usage(job: EvalJob) -> None:
     known = (*TABLE, *MORE, *NEEDS)
     for metric in job.metrics:
         if metric not in known:
-            names = ", ".join(name.replace("_", "-") for name in dict.fromkeys(known))
-            raise MtvcraftError(f"no metric is called `{metric}`", hint=f"there are {names}", exit=Exit.USAGE)
+            told = ", ".join(name.replace("_", "-") for name in dict.fromkeys(known))
+            raise MtvcraftError(f"no metric is called `{metric}`", hint=f"there are {told}", exit=Exit.USAGE)
     names = [system.name for system in job.systems]
     if twice := [name for name in names if names.count(name) > 1]:
         raise MtvcraftError(

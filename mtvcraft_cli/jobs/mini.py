@@ -79,7 +79,7 @@ class KeptClips:
         import json
 
         folder = self.prepared.cache.find("bench", self._key(name))
-        return folder and json.loads((folder / "score.json").read_text(encoding="utf-8"))
+        return None if folder is None else dict(json.loads((folder / "score.json").read_text(encoding="utf-8")))
 
     def __setitem__(self, name: str, told: Mapping[str, Any], /) -> None:
         """Keep a clip's score."""
