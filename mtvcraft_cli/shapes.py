@@ -1,7 +1,7 @@
 """What is handed from room to room.
 
-T frames of a clip, J = 24 joints, W windows, N frames of a window, F latent frames of a window, M = F * J motion
-tokens, D token width, H x W pixels, h x w latent pixels (an eighth), C latent channels.
+T frames of a clip, J = 24 joints, W windows, P pieces, N frames of a window or piece, F latent frames of a window,
+M = F * J motion tokens, D token width, H x W pixels, h x w latent pixels (an eighth), C latent channels.
 
 Files, frames and joints are NumPy arrays, so `mtvcraft pose` runs without a GPU library's memory; from the tokens
 on everything is a tensor. Under pytest, jaxtyping checks each call that names one of these.
@@ -15,6 +15,8 @@ Picture = UInt8[np.ndarray, "H W 3"]
 """The character; RGB, 0..255."""
 Frames = UInt8[np.ndarray, "T H W 3"]
 """Frames of a clip in order; RGB, 0..255."""
+Pieces = Int[np.ndarray, "P N"]
+"""Places of frames in a clip, counted from 0: one row for each piece that is measured by itself."""
 JointsMm = Float32[np.ndarray, "T 24 3"]
 """SMPL-24 joints in camera space: x right, y down, z away; millimetres."""
 Confidence = Float32[np.ndarray, "T 24"]

@@ -9,8 +9,7 @@ from torch import nn
 
 from mtvcraft_cli.eval.geometry import RESNET_PX, float_bicubic
 from mtvcraft_cli.eval.networks.exact import of_pieces
-from mtvcraft_cli.eval.pieces import Pieces
-from mtvcraft_cli.shapes import Frames
+from mtvcraft_cli.shapes import Frames, Pieces
 
 MEAN_COLOUR: Final = (114.7748, 107.7354, 99.4750)
 """Of the videos that the network was trained on, 0..255; nothing is divided."""

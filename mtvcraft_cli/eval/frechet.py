@@ -110,7 +110,8 @@ class Moments:
             step = mean - self._mean
             parts += [self._root, np.sqrt(before * more / self.count) * step[None]]
             mean = self._mean + step * (more / self.count)
-        self._root, self._mean = np.linalg.qr(np.concatenate(parts), mode="r"), mean
+        self._root = np.asarray(np.linalg.qr(np.concatenate(parts), mode="r"))
+        self._mean = mean
 
 
 def distance(one: Moments, other: Moments) -> float:

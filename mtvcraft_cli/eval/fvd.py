@@ -8,8 +8,8 @@ from torch import nn
 
 from mtvcraft_cli.eval.geometry import I3D_PX, float_bicubic, humanvid_i3d
 from mtvcraft_cli.eval.networks.exact import as_channels, device_of, exact, of_pieces
-from mtvcraft_cli.eval.pieces import Pieces, humanvid_prefixes
-from mtvcraft_cli.shapes import Frames
+from mtvcraft_cli.eval.pieces import humanvid_prefixes
+from mtvcraft_cli.shapes import Frames, Pieces
 
 
 def i3d_logits(network: nn.Module, frames: Frames, pieces: Pieces, batch: int = 1) -> Float64[np.ndarray, "_ 400"]:

@@ -15,9 +15,6 @@ from mtvcraft_cli.shapes import Frames
 BICUBIC: Final = Image.Resampling.BICUBIC
 BILINEAR: Final = Image.Resampling.BILINEAR
 
-Clip = UInt8[np.ndarray, "_ _ _ 3"]
-"""Frames of another size than those given."""
-
 I3D_PX: Final = 224
 """The side of what I3D looks at."""
 RESNET_PX: Final = 112
@@ -28,7 +25,9 @@ HUMANVID_FID_PX: Final = 768
 """The side that the protocol `humanvid` stretches frames to in front of the Inception network."""
 
 
-def stretched(frames: Frames, size_px: tuple[int, int], resample: Image.Resampling = BICUBIC) -> Clip:
+def stretched(
+    frames: Frames, size_px: tuple[int, int], resample: Image.Resampling = BICUBIC
+) -> UInt8[np.ndarray, "_ _ _ 3"]:
     """Bring frames to a size without keeping the aspect, by Pillow's filter, which averages where it makes smaller.
 
     Args:
@@ -51,7 +50,7 @@ def aspect_change(size_px: tuple[int, int], other_px: tuple[int, int]) -> float:
     return max(one, other) / min(one, other) - 1
 
 
-def cropped(frames: Frames, size_px: tuple[int, int]) -> Clip:
+def cropped(frames: Frames, size_px: tuple[int, int]) -> UInt8[np.ndarray, "_ _ _ 3"]:
     """Cut the middle out of frames, as large as it can be with the aspect of a width and height.
 
     Args:
@@ -74,7 +73,7 @@ def largest_square(height: int, width: int) -> tuple[int, int, int]:
     return (height - side) // 2, (width - side) // 2, side
 
 
-def squared(frames: Frames, side_px: int = DISCO_PX) -> Clip:
+def squared(frames: Frames, side_px: int = DISCO_PX) -> UInt8[np.ndarray, "_ _ _ 3"]:
     """Cut the largest square out of the middle and bring it to a size by Pillow's bilinear, as `disco` does.
 
     Args:
@@ -133,5 +132,5 @@ def humanvid_i3d(frames: Frames) -> Float32[np.ndarray, "_ _ _ 3"]:
     return result
 
 
-def _each(frames: Frames, change: Callable[[npt.NDArray[np.uint8]], Image.Image]) -> Clip:
+def _each(frames: Frames, change: Callable[[npt.NDArray[np.uint8]], Image.Image]) -> UInt8[np.ndarray, "_ _ _ 3"]:
     return np.stack([np.asarray(change(np.ascontiguousarray(frame))) for frame in frames])

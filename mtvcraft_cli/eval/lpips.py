@@ -7,10 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtvcraft_cli.eval.networks.exact import as_channels, device_of, exact
-from mtvcraft_cli.eval.networks.tapped import Tapped
 from mtvcraft_cli.shapes import Frames
 
 SHIFT: Final = (-0.030, -0.088, -0.188)
@@ -25,11 +24,11 @@ class Lpips:
     """Compares the features of two clips' frames.
 
     Args:
-        network: VGG16 or AlexNet, see `networks.read.read_network`.
+        network: VGG16 or AlexNet, a `networks.tapped.Tapped` as `networks.read.read_network` gives it.
         heads: how much each channel counts, (C,) for each tap, see `networks.read.read_heads`.
     """
 
-    def __init__(self, network: Tapped, heads: Sequence[Tensor]) -> None:
+    def __init__(self, network: nn.Module, heads: Sequence[Tensor]) -> None:
         device = device_of(network)
         self.network = network
         self.heads = [head.to(device).view(1, -1, 1, 1) for head in heads]

@@ -8,13 +8,12 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
-from jaxtyping import Int
+import numpy.typing as npt
+
+from mtvcraft_cli.shapes import Pieces
 
 LENGTH: Final = 16
 """Frames of a piece."""
-
-Pieces = Int[np.ndarray, "P N"]
-"""Places of frames in a clip, counted from 0."""
 
 HUMANVID_FRAMES: Final = 24
 """So many frames of a clip count in the protocol `humanvid`."""
@@ -69,7 +68,7 @@ def filled(frames: int) -> Pieces:
     return np.minimum(np.arange(count * LENGTH), frames - 1).reshape(count, LENGTH)
 
 
-def humanvid_choice(frames: int) -> Int[np.ndarray, " K"]:
+def humanvid_choice(frames: int) -> npt.NDArray[np.int64]:
     """Choose the frames that count in the protocol `humanvid`.
 
     24 of them: every third from the first if the clip has more than 72, else every floor(T / 24)th. A clip of fewer

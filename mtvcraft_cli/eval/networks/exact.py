@@ -6,8 +6,9 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
+
+from mtvcraft_cli.shapes import Pieces
 
 Prepare = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """Frames (T, H, W, 3) of 0..255 -> pictures (T, h, w, 3) as a network wants them, each on its own."""
@@ -40,7 +41,7 @@ def as_channels(pictures: npt.NDArray[np.float32], device: torch.device) -> Tens
 def of_pieces(
     network: nn.Module,
     frames: npt.NDArray[np.uint8],
-    pieces: Int[np.ndarray, "P N"],
+    pieces: Pieces,
     prepare: Prepare,
     batch: int,
 ) -> npt.NDArray[np.float64]:

@@ -52,9 +52,9 @@ class Unit(nn.Module):
 
     def __init__(self, given: int, out: int, side: Side, stride: int = 1, padding: int | None = None) -> None:
         super().__init__()
-        sides = (side, side) if isinstance(side, int) else side
-        around = tuple(each // 2 for each in sides) if padding is None else padding
-        self.conv = nn.Conv2d(given, out, sides, stride, around, bias=False)
+        down, across = (side, side) if isinstance(side, int) else side
+        around = (down // 2, across // 2) if padding is None else (padding, padding)
+        self.conv = nn.Conv2d(given, out, (down, across), stride, around, bias=False)
         self.bn = nn.BatchNorm2d(out, EPSILON)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -157,8 +157,8 @@ class BlockE(nn.Module):
         once = self.branch3x3_1(hidden)
         twice = self.branch3x3dbl_2(self.branch3x3dbl_1(hidden))
         pooled = functional.max_pool2d(hidden, 3, 1, 1) if self.largest else _average(hidden)
-        ways = self.branch3x3_2a(once), self.branch3x3_2b(once)
-        ways += self.branch3x3dbl_3a(twice), self.branch3x3dbl_3b(twice)
+        ways = [self.branch3x3_2a(once), self.branch3x3_2b(once)]
+        ways += [self.branch3x3dbl_3a(twice), self.branch3x3dbl_3b(twice)]
         return torch.cat([self.branch1x1(hidden), *ways, self.branch_pool(pooled)], 1)
 
 
