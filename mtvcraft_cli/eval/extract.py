@@ -13,8 +13,7 @@ from jaxtyping import Float32
 
 from mtvcraft_cli.eval import geometry
 from mtvcraft_cli.eval.fid_vid import MEAN_COLOUR
-from mtvcraft_cli.eval.pieces import Pieces
-from mtvcraft_cli.shapes import Frames
+from mtvcraft_cli.shapes import Frames, Pieces
 
 Features = npt.NDArray[np.float32]
 

@@ -20,7 +20,7 @@ TITLES: Final[Mapping[str, str]] = {
     "motion_follow": "motion-follow",
 }
 HIGHER_IS_BETTER: Final = frozenset({"psnr", "ssim"})
-DIGITS: Final[Mapping[str, int]] = {"ssim": 3, "lpips": 3, "flicker": 3, "motion_follow": 1}
+DIGITS: Final[Mapping[str, int]] = {"ssim": 3, "lpips": 3, "flicker": 3, "motion_follow": 3}
 """After the point; 2 for all others."""
 
 

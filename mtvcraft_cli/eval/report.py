@@ -47,23 +47,23 @@ def table_of(report: "EvalReport") -> Table:
     job = report.prepared.job
     metrics = [metric for metric in dict.fromkeys((*TABLE, *job.metrics)) if metric in job.metrics]
     rows = [
-        TableRow(row.model, [_cell(row.values.get(metric), metric) for metric in metrics], row.mark, "published")
+        TableRow(row.model, [cell(row.values.get(metric), metric) for metric in metrics], row.mark, "published")
         for row in report.published
     ]
     best = _best(report, metrics)
     for system in report.systems:
         values = system.totals.values
-        cells = [_cell(values.get(metric), metric) for metric in metrics]
+        cells = [cell(values.get(metric), metric) for metric in metrics]
         intervals = system.totals.intervals or {}
         for place, metric in enumerate(metrics):
             if metric in intervals:
-                low, high = (_cell(side, metric) for side in intervals[metric])
+                low, high = (cell(side, metric) for side in intervals[metric])
                 cells[place] += f" [{low}, {high}]"
         own = frozenset(place for place, metric in enumerate(metrics) if system.name in best.get(metric, ()))
         rows.append(TableRow(system.name, cells, "", "measured", own))
     if report.floor is not None:
         values = report.floor.values
-        rows.append(TableRow("floor", [_cell(values.get(metric), metric) for metric in metrics], "", "floor"))
+        rows.append(TableRow("floor", [cell(values.get(metric), metric) for metric in metrics], "", "floor"))
     arrows = {metric: "↑" if metric in HIGHER_IS_BETTER else "↓" for metric in metrics}
     columns = ["model", *(f"{TITLES.get(metric, metric)} {arrows[metric]}" for metric in metrics)]
     return Table(_title(report), columns, rows, _notes(report, rows))
@@ -76,7 +76,7 @@ def published_table(bench: Bench, protocol: str, rows: str) -> Table:
     arrows = {metric: "↑" if metric in HIGHER_IS_BETTER else "↓" for metric in TABLE}
     columns = ["model", *(f"{TITLES[metric]} {arrows[metric]}" for metric in TABLE)]
     lines = [
-        TableRow(row.model, [_cell(row.values[metric], metric) for metric in TABLE], row.mark, "published")
+        TableRow(row.model, [cell(row.values[metric], metric) for metric in TABLE], row.mark, "published")
         for row in shown
     ]
     notes = [published.note] if published else [f"Nothing was published on it under the protocol {protocol}."]
@@ -122,6 +122,8 @@ def _notes(report: "EvalReport", rows: Sequence[TableRow]) -> list[str]:
         told = ", ".join(f"{TITLES[key]} {side['made']} against {side['truth']}" for key, side in sides.items())
         if told:
             notes.append(f"{system.name}: rows behind the distances: {told}")
+        if (control := system.totals.values.get("motion_follow_other")) is not None:
+            notes.append(f"{system.name}: motion-follow {control:.3f} against another clip's motion, in legs' lengths")
     if job.protocol.fvd == "prefixes" and "fvd" in job.metrics:
         notes.append("FVD of this protocol is a squared distance of two vectors per clip and length, averaged.")
     if videos := [system.name for system in report.systems if system.from_video]:
@@ -133,7 +135,8 @@ def _notes(report: "EvalReport", rows: Sequence[TableRow]) -> list[str]:
     return notes
 
 
-def _cell(value: float | None, metric: str) -> str:
+def cell(value: float | None, metric: str) -> str:
+    """Write a value with the digits that its metric has; `-` where there is none."""
     return "-" if value is None else f"{value:.{DIGITS.get(metric, 2)}f}"
 
 

@@ -15,14 +15,16 @@ from mtvcraft_cli.cache import Cache, key_of
 from mtvcraft_cli.errors import MtvcraftError
 from mtvcraft_cli.eval import geometry
 from mtvcraft_cli.eval.extract import Looks, PieceStream, for_i3d, for_resnet3d
+from mtvcraft_cli.eval.flicker import restlessness
 from mtvcraft_cli.eval.l1 import l1
-from mtvcraft_cli.eval.pieces import Pieces, disjoint, filled, humanvid_prefixes, sliding
+from mtvcraft_cli.eval.pieces import disjoint, filled, humanvid_prefixes, sliding
+from mtvcraft_cli.eval.poses import find_pose
 from mtvcraft_cli.eval.protocols import Protocol
 from mtvcraft_cli.eval.psnr import psnr, psnr_wrapped
 from mtvcraft_cli.eval.ssim import WINDOWS, ssim
 from mtvcraft_cli.eval.views import Pair, View
 from mtvcraft_cli.jobs.drive import Estimator
-from mtvcraft_cli.shapes import Frames
+from mtvcraft_cli.shapes import Frames, Pieces
 
 Array = npt.NDArray[np.float64]
 STAGE: Final = "eval"
@@ -76,7 +78,19 @@ class Scorer:
                         part.push(frames)
             for part in (*both, *sides[0], *sides[1]):
                 self._keep(part.key, part.result())
+        if self.estimator is not None:
+            for view in (pair.truth, pair.made):
+                if self._find(self._pose_key(view)) is None:
+                    self._keep(self._pose_key(view), find_pose(view, self.estimator))
         return self._gathered(pair)
+
+    def _pose_key(self, view: View) -> str:
+        assert self.estimator is not None
+        return self._key("pose", {"view": view.told(), "by": self.estimator.told()})
+
+    def pose(self, view: View) -> dict[str, npt.NDArray[Any]]:
+        """Where the person is in a view that was scored, see `poses.find_pose`."""
+        return self._load(self._pose_key(view))
 
     def _check_size(self, pair: Pair) -> None:
         windows = [len(WINDOWS[name].weights) for name in (self.protocol.ssim, *self.protocol.more_ssim)]
@@ -141,9 +155,7 @@ class Scorer:
             stream = _Pieced(PieceStream(pieces, for_resnet3d), looks.resnet3d)
             parts.append(self._side("resnet3d", "resnet3d", view, {"pieces": pieces.tolist()}, stream))
         if "flicker" in self.metrics:
-            from mtvcraft_cli.eval.flicker import FlickerStream
-
-            parts.append(Part("flicker", self._key("flicker", {"view": view.told()}), _Streamed(FlickerStream())))
+            parts.append(Part("restless", self._key("restless", {"view": view.told()}), _Restless()))
         return parts
 
     def pieces(self, view: View) -> Pieces:
@@ -287,15 +299,22 @@ class _Prefixes:
         return {"features": _joined(rows)}
 
 
-class _Streamed:
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+class _Restless:
+    """How far each frame is from the mean of its neighbours."""
+
+    def __init__(self) -> None:
+        self._last: npt.NDArray[np.uint8] | None = None
+        self._values: list[float] = []
 
     def push(self, *frames: Frames) -> None:
-        self._stream.add(frames[0])
+        [own] = frames
+        known = own if self._last is None else np.concatenate([self._last, own])
+        values = (restlessness(known[place : place + 3]) for place in range(len(known) - 2))
+        self._values += [value for value in values if value is not None]
+        self._last = known[-2:].copy()
 
     def result(self) -> dict[str, npt.NDArray[Any]]:
-        return {"features": np.atleast_2d(np.asarray(self._stream.result(), np.float64))}
+        return {"features": np.asarray(self._values, np.float64)}
 
 
 def _joined(rows: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:

@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mtvcraft_cli.errors import MtvcraftError
+from mtvcraft_cli.eval.bootstrap import mean_interval
 from mtvcraft_cli.eval.frechet import Moments, distance, mean_term
 from mtvcraft_cli.eval.pieces import LENGTH, disjoint, filled, sliding
+from mtvcraft_cli.eval.poses import followed
 from mtvcraft_cli.eval.protocols import TITLES, Protocol
 from mtvcraft_cli.eval.psnr import EQUAL
 from mtvcraft_cli.eval.score import ClipParts, Scorer
@@ -63,6 +65,14 @@ def totals_of(clips: Sequence[ClipParts], scorer: Scorer, name: str, *, interval
         clips=[_told(clip, scorer) for clip in ordered],
         warnings=[line for clip in ordered for line in clip.pair.warnings],
     )
+    if "flicker" in scorer.metrics:
+        _add_flicker(ordered, found)
+    if scorer.estimator is not None:
+        _add_follow(ordered, scorer, found)
+    more = {key for told in found.clips for key in told["values"]} - found.values.keys()
+    found.values |= {key: _mean_over_clips(found.clips, key, scorer.protocol.average) for key in sorted(more)}
+    if intervals:
+        found.intervals = _intervals(found, scorer.protocol.average)
     for key, sides in _distances(ordered, scorer).items():
         found.values[key] = _distance(key, sides, name, found)
     if "fvd" in scorer.metrics and scorer.protocol.fvd == "prefixes":
@@ -80,6 +90,46 @@ def totals_of(clips: Sequence[ClipParts], scorer: Scorer, name: str, *, interval
                 + ", ".join(short)
             )
     return found
+
+
+def _add_flicker(clips: Sequence[ClipParts], found: Totals) -> None:
+    for clip, told in zip(clips, found.clips, strict=True):
+        made, truth = (clip.features("restless", side) for side in ("made", "truth"))
+        if len(made) and len(truth):  # two frames don't flicker
+            told["values"]["flicker"] = float(made.mean() - truth.mean())
+
+
+def _add_follow(clips: Sequence[ClipParts], scorer: Scorer, found: Totals) -> None:
+    """Each result's motion against its driver's, and against the next clip's as the control; in lengths of a leg."""
+    for place, (clip, told) in enumerate(zip(clips, found.clips, strict=True)):
+        made, own = scorer.pose(clip.pair.made), scorer.pose(clip.pair.truth)
+        near = followed(made, own)
+        if near is None:
+            found.warnings.append(f"clip `{clip.id}`: nobody to follow was found")
+            continue
+        told["values"] |= {"motion_follow": near.legs, "motion_follow_mm": near.mm, "motion_follow_found": near.found}
+        other = clips[(place + 1) % len(clips)]
+        control = followed(made, scorer.pose(other.pair.truth)) if len(clips) > 1 else None
+        if control is not None:
+            told["values"]["motion_follow_other"] = control.legs
+
+
+def _mean_over_clips(clips: Sequence[Mapping[str, Any]], key: str, average: str) -> float | None:
+    known = [(clip["values"][key], clip["frames"]) for clip in clips if key in clip["values"]]
+    if not known:
+        return None
+    values, frames = zip(*known, strict=True)
+    return float(np.average(values, weights=frames if average == "frames" else None))
+
+
+def _intervals(found: Totals, average: str) -> dict[str, tuple[float, float]]:
+    intervals = {}
+    for key in found.values:
+        known = [(clip["values"][key], clip["frames"]) for clip in found.clips if key in clip["values"]]
+        weights = [frames for _, frames in known] if average == "frames" else None
+        if (ends := mean_interval([value for value, _ in known], weights)) is not None:
+            intervals[key] = ends
+    return intervals
 
 
 def floor_of(clips: Sequence[ClipParts], scorer: Scorer) -> Totals:
