@@ -80,12 +80,12 @@ def dots(title: str, clips: Sequence[str], series: Sequence[Sequence[float | Non
     return _svg(height, title, parts)
 
 
-def _svg(height: float, title: str, parts: Sequence[str]) -> str:
+def _svg(height: int, title: str, parts: Sequence[str]) -> str:
     head = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{html.escape(title)}">'
     return head + "".join(parts) + "</svg>"
 
 
-def _text(x: float, y: float, words: str, style: str, *, end: bool = False, bold: bool = False) -> str:
+def _text(x: float | int, y: float | int, words: str, style: str, *, end: bool = False, bold: bool = False) -> str:
     kind = (f' class="{style}"' if style else "") + (' text-anchor="end"' if end else "")
     kind += ' font-weight="600"' if bold else ""
     return f'<text{kind} x="{x:.1f}" y="{y:.1f}">{html.escape(words)}</text>'
