@@ -5,7 +5,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
@@ -67,9 +67,10 @@ from mtvcraft_cli.tokens.files import TokenFile, save_tokens
 from mtvcraft_cli.tokens.tokenise import OriginMm, Tokenised, TokensFile, detokenise, motion_tokens, tokenise
 from mtvcraft_cli.tokens.tokenizer import MotionTokenizer, tokenizer_from_tensors
 from mtvcraft_cli.video.figure import figure_box
+from mtvcraft_cli.video.frames import FrameWriter
 from mtvcraft_cli.video.kind import is_pattern
 from mtvcraft_cli.video.panels import Panels, paced
-from mtvcraft_cli.video.picture import fit_picture, write_picture
+from mtvcraft_cli.video.picture import crop_box, fit_picture, write_picture
 from mtvcraft_cli.video.read import open_clip, read_ahead
 from mtvcraft_cli.video.write import VideoWriter
 from mtvcraft_cli.weights.locate import ALONE, Located
@@ -89,7 +90,9 @@ def run_animation(prepared: PreparedAnimation, watch: Watch) -> "AnimationReport
     report = AnimationReport(prepared=prepared)
     with report.stage("load"):
         tokenizer = load_tokenizer(preset, prepared.parts["tokenizer"])
-        loaded = LOADERS[preset.backbone](prepared, report.remarks) if job.force or not prepared.made else None
+        loaded = None
+        if job.force or not (prepared.made and prepared.framed):
+            loaded = LOADERS[preset.backbone](prepared, report.remarks)
     window = prepared.windows[0]
     if loaded and preset.sampler.motion_guidance != 1 and loaded[0].resamples(window.latent_frames):
         report.warnings.append(
@@ -128,6 +131,7 @@ def animate(
     with (
         report.stage("animate"),
         VideoWriter(job.output, job.preset.size_px, timing.rate, crf=job.crf, sound=prepared.sound) as writer,
+        FrameWriter(job.frames_dir) if job.frames_dir is not None else nullcontext() as lossless,
     ):
         frames = walk(
             models,
@@ -142,6 +146,8 @@ def animate(
         )
         for batch in retimed(frames, timing):
             writer.write(batch)  # (n, H, W, 3)
+            if lossless is not None:
+                lossless.write(batch)
             report.frames += len(batch)
 
 
@@ -323,7 +329,14 @@ def load_tokenizer(preset: Preset, part: Located) -> MotionTokenizer:
 
 def load_small(prepared: PreparedAnimation, _remarks: list[str]) -> tuple[Models, Settings]:
     """The parts of a preset on CogVideoX, on the CPU, and how they are run."""
-    preset, parts, device = prepared.job.preset, prepared.parts, torch.device(prepared.device)
+    preset, device = prepared.job.preset, torch.device(prepared.device)
+    return small_models(preset, prepared.parts, device, two_passes=prepared.job.two_passes)
+
+
+def small_models(
+    preset: Preset, parts: Mapping[str, Located], device: torch.device, *, two_passes: bool = False
+) -> tuple[Models, Settings]:
+    """The same for whoever has a preset and its parts."""
     dtype = choose_dtype(device, preset.precision)
     transformer = _config_and_tensors(CogVideoXMotionTransformer, preset.transformer, parts["transformer"])
     vae = _config_and_tensors(AutoencoderKLCogVideoX, preset.vae, parts["vae"])
@@ -335,7 +348,7 @@ def load_small(prepared: PreparedAnimation, _remarks: list[str]) -> tuple[Models
         sample_reference=preset.reference_latent == "sample",
         scale_reference=preset.reference_scaled,
         color_match=preset.color_match,
-        two_passes=prepared.job.two_passes,
+        two_passes=two_passes,
         dtype=dtype,
         device=device,
     )
@@ -540,6 +553,11 @@ class AnimationReport:
         }
         return KeptWindows(report=self, parts=parts, tokens=tokens)
 
+    def _crop_px(self) -> list[int] | None:
+        """What of the reference is seen, so that a ground truth of its size can be cut alike; None for all of it."""
+        job, (height_px, width_px) = self.prepared.job, self.prepared.picture.shape[:2]
+        return list(crop_box((width_px, height_px), job.preset.size_px)) if job.fit == "crop" else None
+
     def told(self) -> dict[str, Any]:
         """The result as plain data."""
         return {
@@ -576,6 +594,7 @@ class AnimationReport:
             "window_seeds": [window_seed(job.seed, window.index) for window in prepared.windows],
             "frames": self.frames,
             "fps": str(prepared.timing.rate),
+            "crop_px": self._crop_px(),
             "times_s": self.times_s,
             "peak_memory_bytes": peak_memory(prepared.device),
             "remarks": [*prepared.remarks, *self.remarks],

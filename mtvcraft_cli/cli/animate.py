@@ -63,6 +63,9 @@ def animate(
     compare: Annotated[
         Path | None, typer.Option(help="Also write reference, driver, skeletons and result side by side.")
     ] = None,
+    frames_dir: Annotated[
+        Path | None, typer.Option(help="Also write the frames as PNG files into this folder; they lose nothing.")
+    ] = None,
     device: Device = "auto",
     offload: Annotated[
         Literal["auto", "none", "model"],
@@ -105,6 +108,7 @@ def animate(
         background=read_colour(background),
         fit=fit,
         compare=compare,
+        frames_dir=frames_dir,
         driver=driver.settings(weights, background),
         motion=motion.settings(),
         device=device,
@@ -125,11 +129,11 @@ def run_job(job: "AnimateJob", *, dry_run: bool, why: str = "") -> None:
     prepared = prepare_animation(job, open_cache())
     for line in filter(None, (why, *prepared.remarks)):
         say(line)
-    paths = "\n".join(str(path) for path in (job.output, job.compare) if path is not None)
+    paths = "\n".join(str(path) for path in (job.output, job.compare, job.frames_dir) if path is not None)
     if dry_run:
         left = f"\n`{job.output}` is already made so and would be left alone" if prepared.made else ""
         return answer(prepared.plan_text() + left, prepared.told())
-    if prepared.made and prepared.compared and not job.force:
+    if prepared.made and prepared.compared and prepared.framed and not job.force:
         say(f"`{job.output}` is already made from these inputs and settings: left alone")
         return answer(paths, prepared.told())
     say(prepared.plan_text())
@@ -140,7 +144,7 @@ def run_job(job: "AnimateJob", *, dry_run: bool, why: str = "") -> None:
         say(line)
     for line in report.warnings:
         warn(line)
-    if prepared.made and not job.force:
+    if prepared.made and prepared.framed and not job.force:
         say(f"wrote `{job.compare}` from the finished `{job.output}` in {report.seconds:.0f} s")
     else:
         earlier = f", {report.kept_windows} window(s) from an earlier run" if report.kept_windows else ""

@@ -28,14 +28,15 @@ app = typer.Typer(
 )
 ONLY_BY_FLAG = {
     *("output", "force", "dry_run", "trust_file", "debug", "decode", "overlay", "compare", "view", "list_people"),
-    *("start", "end", "clip", "lora"),
+    *("start", "end", "clip", "lora", "frames_dir"),
     *("data", "changes", "tokenizer", "vae"),
+    *("bench", "pred", "gt", "name", "baseline", "run", "explain", "csv", "html"),
 }
 """What belongs to one call, or to one file that the user has looked at, is no setting."""
 EPILOG = (
     "Options may also be set by MTVCRAFT_NAME (`MTVCRAFT_STEPS=20`) or in `mtvcraft.toml`, but for those that belong "
     "to one call: where results go, --force, --dry-run, --trust-file, --start, --end, --clip, --lora, --list, --data, "
-    "--set, --tokenizer, --vae."
+    "--set, --tokenizer, --vae, and what `eval` is to score."
 )
 _settable: dict[str, set[str]] = {}
 _groups: dict[str, typer.Typer] = {}

@@ -211,7 +211,7 @@ def whole_lora(words: str) -> str:
         MtvcraftError: exit 2; there is no such file.
     """
     from mtvcraft_cli.preset import lora_of
-    from mtvcraft_cli.weights.locate import manifest
+    from mtvcraft_cli.weights.manifest import manifest
 
     source, scale = lora_of(words)
     if source in manifest():

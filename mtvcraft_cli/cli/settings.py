@@ -1,6 +1,7 @@
 """Where a setting comes from: flag > environment > mtvcraft.toml > user config > preset."""
 
 import difflib
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
 PROJECT_FILE = "mtvcraft.toml"
+BENCH_TABLE = "bench"
 
 
 def user_file() -> Path:
@@ -39,6 +41,8 @@ def read_settings(options: Mapping[str, set[str]], only_by_flag: set[str]) -> di
     for path in (user_file(), Path(PROJECT_FILE).absolute()):  # the later one goes before the earlier one
         if path.is_file():
             content = _read_toml(path)
+            if isinstance(content.get(BENCH_TABLE), dict):
+                del content[BENCH_TABLE]  # folders by a bench's name, see `bench_folder`
             _check_allowed(path, content, only_by_flag)
             groups = {command.partition(".")[0] for command in options if "." in command}
             anywhere, sections = _taken_apart(content)
@@ -76,6 +80,33 @@ def _nested(settings: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]
         place = whole.setdefault(name, {})
         place.update({inner: values} if inner else values)
     return whole
+
+
+def bench_folder(name: str) -> Path | None:
+    """Where the user keeps the clips of a bench: `MTVCRAFT_BENCH_NAME`, or `NAME = "folder"` under `[bench]` in a file.
+
+    Args:
+        name: of the bench; in the variable it is in capitals, with `_` for `-`.
+
+    Raises:
+        MtvcraftError: exit 2; a file isn't TOML, or says what is no text.
+    """
+    if told := os.environ.get(f"MTVCRAFT_BENCH_{_name(name).upper()}"):
+        return Path(told).expanduser()
+    for path in (Path(PROJECT_FILE).absolute(), user_file()):
+        table = _read_toml(path).get(BENCH_TABLE) if path.is_file() else None
+        folder = (
+            {_name(key): value for key, value in table.items()}.get(_name(name)) if isinstance(table, dict) else None
+        )
+        if isinstance(folder, str):
+            return path.parent / Path(folder).expanduser()
+        if folder is not None:
+            raise MtvcraftError(
+                f"`{path}` sets `bench.{name}` to `{folder}`, which is no path",
+                hint=f'write it like {name} = "/data/{name}"',
+                exit=Exit.USAGE,
+            )
+    return None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The bench of the small model: unseen characters of the world do unseen motions, and the truth is known."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -56,13 +56,27 @@ class ClipScore:
     """By the names in `METRICS`."""
 
 
+@runtime_checkable
+class KeptScores(Protocol):
+    """Where finished clips outlive the run, by name."""
+
+    def get(self, name: str, /) -> Mapping[str, Any] | None:
+        """What was kept under the name, or None."""
+        ...
+
+    def __setitem__(self, name: str, told: Mapping[str, Any], /) -> None:
+        """Keep plain data."""
+        ...
+
+
 @dataclass(frozen=True)
 class MiniReport:
     """What all clips got."""
 
     clips: Sequence[ClipScore]
     size_px: tuple[int, int]
-    trained_on: str
+    trained_on: str | None
+    """Where the model was trained; None where nobody says."""
 
     @property
     def splits(self) -> dict[str, dict[str, float]]:
@@ -108,40 +122,46 @@ def run_mini_bench(
     animate: Animate,
     clips_per_split: int,
     size_px: tuple[int, int],
-    frames: int,
-    trained_on: str,
+    lengths: Sequence[int],
+    trained_on: str | None,
     motions: Motions | None = None,
     watch: Watch = silent,
+    kept: KeptScores | None = None,
 ) -> MiniReport:
     """Measure a model on the held-out part of the world, made from seeds: no file, no network.
 
     Every clip is animated three times: with its own motion, with that of the split's next clip, and with the tokens
     for no motion. PSNR and SSIM are those of the protocol `mtvcraft`, but the first frame isn't counted: it is the
-    reference, so whoever repeats that would get 100 dB for it.
+    reference, so whoever repeats that would get 100 dB for it. Clips are made and measured one by one, so memory
+    doesn't grow with their number.
 
     Args:
         animate: the model.
         clips_per_split: at least 2, so that there is another motion.
         size_px: width and height of the clips, at least 11.
-        frames: of each clip, at least 2.
+        lengths: frames of the clips, which take turns; at least 2 each.
         trained_on: "cpu" or "gpu", as the preset says.
         motions: recorded motion that the model hasn't seen; None for dances alone.
         watch: counts the clips.
+        kept: where clips that are done are kept; it must be empty for another model or other motions.
 
     Raises:
         ValueError: too few clips or frames.
     """
-    if clips_per_split < 2 or frames < 2:
-        raise ValueError(f"{clips_per_split} clips of {frames} frames: at least 2 of 2 are needed")
-    clips = {
-        (split, seed): scene(seed, split, size_px, frames, motions)
-        for split in SPLITS
-        for seed in range(clips_per_split)
-    }
-    scores = [
-        _score(animate, own, clips[split, (seed + 1) % clips_per_split], split, seed)
-        for (split, seed), own in watch(list(clips.items()), "bench")
-    ]
+    if clips_per_split < 2 or min(lengths) < 2:
+        raise ValueError(f"{clips_per_split} clips of {min(lengths)} frames: at least 2 of 2 are needed")
+    clips = [(split, seed) for split in SPLITS for seed in range(clips_per_split)]
+    scores = []
+    for split, seed in watch(clips, "bench", len(clips)):
+        frames, following = lengths[seed % len(lengths)], (seed + 1) % clips_per_split
+        name = f"{split} {seed} {following} {frames}"
+        told = None if kept is None else kept.get(name)
+        if told is None:
+            own, other = (scene(each, split, size_px, frames, motions) for each in (seed, following))
+            told = asdict(_score(animate, own, other, split, seed))
+            if kept is not None:
+                kept[name] = told
+        scores.append(ClipScore(**told))
     return MiniReport(scores, size_px, trained_on)
 
 

@@ -65,6 +65,8 @@ class AnimateJob:
     fit: Literal["crop", "pad"] = "crop"
     compare: Path | None = None
     """Where reference, driver, skeletons and result are written side by side."""
+    frames_dir: Path | None = None
+    """Folder for the frames as PNG files, which lose nothing."""
     driver: DriveSettings = field(default_factory=DriveSettings)
     motion: Framing = field(default_factory=Framing)
     device: str = "auto"
@@ -136,6 +138,8 @@ class PreparedAnimation:
     """Whether the output is there already, made from the same inputs and settings."""
     compared: bool
     """The same of the comparison; True where none is wanted."""
+    framed: bool = True
+    """The same of the folder of frames."""
 
     @property
     def remarks(self) -> list[str]:
@@ -249,6 +253,7 @@ def prepare_animation(job: AnimateJob, cache: Cache) -> PreparedAnimation:
     hashes = _hashes(job, parts, cache) | (made_by or {}) | dict(estimator.hashes if estimator else {})
     if job.expected_weights is not None:
         _check_weights(job.expected_weights, hashes)
+    from mtvcraft_cli.video.frames import holds_frames, is_taken
     from mtvcraft_cli.video.picture import read_picture
 
     picture = read_picture(job.reference, background=job.background)
@@ -267,6 +272,13 @@ def prepare_animation(job: AnimateJob, cache: Cache) -> PreparedAnimation:
     compared = job.compare is None or made_already(job.compare, wanted)
     if job.compare is not None:
         check_target(job.compare, force=job.force, made=compared)
+    framed = job.frames_dir is None or (made and holds_frames(job.frames_dir))
+    if job.frames_dir is not None and is_taken(job.frames_dir) and not framed and not job.force:
+        raise MtvcraftError(
+            f"`{job.frames_dir}` is already there, and not from these inputs and settings",
+            hint="choose another name, or write over it with `--force`",
+            exit=Exit.USAGE,
+        )
 
     drive = look_at_drive(job.drive, job.driver, cache, job.preset, tokenizer_identity(parts["tokenizer"], hashes))
     sound = _sound(job, drive)
@@ -291,6 +303,7 @@ def prepare_animation(job: AnimateJob, cache: Cache) -> PreparedAnimation:
         fingerprint=wanted,
         made=made,
         compared=compared,
+        framed=framed,
     )
 
 

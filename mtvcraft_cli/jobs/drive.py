@@ -13,7 +13,8 @@ from mtvcraft_cli.cache import Cache, sha256_of
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.preset import Preset
 from mtvcraft_cli.sidecar import check_input, fingerprint
-from mtvcraft_cli.weights.locate import Located, find_released, manifest
+from mtvcraft_cli.weights.locate import Located, find_released
+from mtvcraft_cli.weights.manifest import manifest
 
 if TYPE_CHECKING:
     from mtvcraft_cli.joints.backend import PoseBackend

@@ -87,6 +87,19 @@ def fit_picture(
     return np.array(canvas)
 
 
+def crop_box(picture_px: tuple[int, int], size_px: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return what `fit_picture` keeps of a picture that it crops: left, top, right and bottom in the picture's pixels.
+
+    Args:
+        picture_px: width, height of the picture.
+        size_px: width, height that it is brought to.
+    """
+    scale = max(Fraction(size_px[0], picture_px[0]), Fraction(size_px[1], picture_px[1]))
+    kept = [min(old, round(new / scale)) for old, new in zip(picture_px, size_px, strict=True)]
+    left, top = ((old - own) // 2 for old, own in zip(picture_px, kept, strict=True))
+    return left, top, left + kept[0], top + kept[1]
+
+
 def write_picture(path: Path, picture: Fitted) -> None:
     """Write a picture as PNG, whole or not at all."""
     with writing(path) as draft:

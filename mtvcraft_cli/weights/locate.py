@@ -3,46 +3,21 @@
 import json
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.preset import Preset, lora_of
+from mtvcraft_cli.weights.lock import Lock, weights_folder
+from mtvcraft_cli.weights.manifest import Released, Source, manifest, metric_networks
 
 ENDINGS = {".safetensors", ".bin", ".pt", ".pth"}
 WORDS = "tokenizer.json"
 """All that a text tokenizer is made of."""
 ALONE = {"no_motion": "unconditional_motion_token"}
 """Parts that are one tensor of a checkpoint, which is read without the rest."""
-MANIFEST = Path(__file__).with_name("manifest.yaml")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Released:
-    """One line of the manifest: a file or folder of weights that somebody published."""
-
-    name: str
-    repo: str | None
-    """Repository on the hub; None where it is not published there."""
-    path: str
-    """File or folder inside the repository."""
-    bytes: int | None
-    """Size of the tensors, about; None where it is not known."""
-    licence: str
-    also: Sequence[str] = ()
-    """Other names that the repository goes by."""
-    elsewhere: Mapping[str, str] = field(default_factory=dict)
-    """Other repositories that hold the same, and the file or folder there."""
-    kind: str = ""
-    """What a `config.json` beside the weights calls the model; one that says otherwise belongs to another model."""
-    words: bool = False
-    """Whether it is a text tokenizer, which is a `tokenizer.json` and no weights."""
-    sha256: Sequence[str] = ()
-    """Known hashes, of which a file that runs code must have one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +80,6 @@ class Located:
     def size_bytes(self) -> int:
         """What is read of it; 0 where it is missing or seeded, and next to nothing for a single tensor."""
         return 0 if self.part in ALONE else sum(file.stat().st_size for file in self.files)
-
-
-def manifest() -> dict[str, Released]:
-    """Every published set of weights by its name."""
-    lines: dict[str, dict[str, Any]] = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
-    return {name: Released(name=name, **line) for name, line in lines.items()}
 
 
 def locate(preset: Preset, folder: Path | None, leave_out: Collection[str] = ()) -> dict[str, Located]:
@@ -176,25 +145,67 @@ def find_released(released: Released, folder: Path | None) -> Path | None:
         places += [folder / Path(path).name for path in (released.path, *released.elsewhere.values())]
     for repo, path in _repositories(released):
         places += [snapshot / path for snapshot in _snapshots(repo)]
-    return next((place for place in places if _holds(place, released)), None)
+    places += [weights_folder() / repo / path for repo, path in _repositories(released)]
+    places += [weights_folder() / released.name / released.path]
+    return next((_converted(place) for place in places if _holds(place, released)), None)
+
+
+def locate_metric(name: str, folder: Path | None = None) -> Path | None:
+    """Find a network that a metric looks through; the files of all its sources serve.
+
+    Args:
+        name: inception, i3d, resnet3d, vgg16 or alexnet.
+        folder: of the user's own, looked at before what was downloaded.
+
+    Returns:
+        A file with a hash that is known or was pinned: `.pt` or `.pth` of torch, or `.ckpt`, a pickle of NumPy arrays
+        out of a Python package. None where there is none.
+    """
+    lock = Lock()
+    for source in metric_networks()[name].sources:
+        file = source.files[0]
+        for place in _places(source, file.path, folder):
+            if place.is_file() and not lock.mismatch(source, file, place):
+                return place
+    return None
+
+
+def _places(source: Source, path: str, folder: Path | None) -> Iterator[Path]:
+    """Where a file of a source may lie: the user's folder, the hub's cache, our own folder."""
+    if folder is not None:
+        yield from (folder / source.repo / path, folder / path, folder / Path(path).name)
+    if source.kind == "hub":
+        yield from (snapshot / path for snapshot in _snapshots(source.repo, dataset=source.dataset))
+    yield weights_folder() / source.repo / path
 
 
 def _repositories(released: Released) -> list[tuple[str, str]]:
     """Everywhere on the hub that the weights are: the repository, and the file or folder in it."""
     own = [(repo, released.path) for repo in (released.repo, *released.also) if repo]
-    return own + list(released.elsewhere.items())
+    others = [(source.repo, released.path) for source in released.sources if source.kind != "hub"]
+    return [*own, *others, *released.elsewhere.items()]
 
 
-def _snapshots(repo: str) -> list[Path]:
-    """Folders of the hub's cache that hold a revision of `repo`, that of `main` first."""
+def hub_cache() -> Path:
+    """The folder of huggingface_hub's cache, by its own rules."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = Path(os.environ.get("HF_HOME", f"{cache}/huggingface")).expanduser()
-    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
-    root = hub / f"models--{repo.replace('/', '--')}"
+    return Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
+
+
+def _snapshots(repo: str, *, dataset: bool = False) -> list[Path]:
+    """Folders of the hub's cache that hold a revision of `repo`, that of `main` first."""
+    root = hub_cache() / f"{'datasets' if dataset else 'models'}--{repo.replace('/', '--')}"
     main = root / "refs" / "main"
     first = [root / "snapshots" / main.read_text(encoding="utf-8").strip()] if main.is_file() else []
     newest = sorted((root / "snapshots").glob("*"), key=lambda path: path.stat().st_mtime, reverse=True)
     return first + [path for path in newest if path not in first]
+
+
+def _converted(place: Path) -> Path:
+    """The safetensors that `download --convert` left beside a single file, or that file."""
+    beside = place.with_suffix(".safetensors")
+    return beside if place.suffix in (".pt", ".bin", ".pth") and beside.is_file() else place
 
 
 def _holds(place: Path, released: Released) -> bool:

@@ -11,7 +11,7 @@ from mtvcraft_cli.eval.mini import METRICS, SPLITS, MiniReport, run_mini_bench
 from mtvcraft_cli.train.world.scenes import Scene, scene
 
 SIZE_PX, FRAMES, CLIPS = (64, 64), 7, 2
-RUN = {"clips_per_split": CLIPS, "size_px": SIZE_PX, "frames": FRAMES, "trained_on": "cpu"}
+RUN = {"clips_per_split": CLIPS, "size_px": SIZE_PX, "lengths": [FRAMES], "trained_on": "cpu"}
 
 
 def still(reference, joints_mm, rate, frames):
@@ -73,7 +73,7 @@ def test_a_result_without_a_frame_to_measure_is_refused():
         run_mini_bench(lambda reference, joints_mm, rate, frames: reference[None], **RUN)
 
 
-@pytest.mark.parametrize("change", [{"clips_per_split": 1}, {"frames": 1}])
+@pytest.mark.parametrize("change", [{"clips_per_split": 1}, {"lengths": [FRAMES, 1]}])
 def test_a_bench_without_another_motion_or_a_second_frame_is_refused(change):
     with pytest.raises(ValueError, match="at least 2 of 2"):
         run_mini_bench(still, **{**RUN, **change})

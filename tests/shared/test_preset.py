@@ -12,7 +12,7 @@ from diffusers import AutoencoderKLWan
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.latents.wan import MotionAttention, WanMotionTransformer
 from mtvcraft_cli.preset import BUILT_IN, checked, load_preset, lora_of, preset_names, read_preset
-from mtvcraft_cli.weights.locate import manifest
+from mtvcraft_cli.weights.manifest import manifest
 
 
 @pytest.mark.parametrize("path", sorted(BUILT_IN.glob("*.yaml")), ids=lambda path: path.stem)

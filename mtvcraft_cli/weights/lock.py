@@ -1,0 +1,73 @@
+"""What is known of files that nobody publishes a hash of: pinned when first fetched, refused when they change."""
+
+import json
+from hashlib import sha1
+from pathlib import Path
+
+from mtvcraft_cli.cache import Cache, default_folder
+from mtvcraft_cli.weights.manifest import File, Source
+
+
+def weights_folder() -> Path:
+    """Where weights lie that don't come from the hub, laid out like the repositories."""
+    return default_folder() / "weights"
+
+
+class Lock:
+    """Sizes and hashes by source and file, in `lock.json` of the weights' folder; small, and read anew each time."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return weights_folder() / "lock.json"
+
+    def pinned(self, source: Source, path: str) -> tuple[int, str] | None:
+        """Size and SHA-256 of a file when it was first fetched; None where it never was."""
+        told = self._read().get(_name(source, path))
+        return None if told is None else (int(told["bytes"]), str(told["sha256"]))
+
+    def pin(self, source: Source, path: str, size_bytes: int, sha256: str) -> None:
+        """Remember what a file is."""
+        from filelock import FileLock
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path.with_suffix(".lock")):  # or of two runs at once one would forget what the other learnt
+            told = self._read() | {_name(source, path): {"bytes": size_bytes, "sha256": sha256}}
+            draft = self.path.with_suffix(".draft")
+            draft.write_text(json.dumps(told, indent=1, sort_keys=True), encoding="utf-8")
+            draft.replace(self.path)
+
+    def mismatch(self, source: Source, file: File, place: Path) -> str:
+        """What tells a file from the one that is known under this name; nothing where it is that or none is known."""
+        size_bytes = place.stat().st_size
+        pinned = self.pinned(source, file.path)
+        known_bytes = file.bytes if file.bytes is not None else pinned and pinned[0]
+        if known_bytes is not None and size_bytes != known_bytes:
+            return f"it has {size_bytes} bytes and not {known_bytes}"
+        sha256 = Cache(default_folder()).sha256_of(place) if file.sha256 or pinned else ""
+        if file.sha256 and not sha256.startswith(file.sha256):
+            return f"its SHA-256 is {sha256} and not {file.sha256}"
+        if pinned and sha256 != pinned[1]:
+            return f"its SHA-256 is {sha256}, and was {pinned[1]} when it was first fetched"
+        if file.git_sha1 and not pinned and (named := git_name_of(place)) != file.git_sha1:
+            return f"its git hash is {named} and not {file.git_sha1}"
+        return ""
+
+    def _read(self) -> dict[str, dict[str, object]]:
+        try:
+            return dict(json.loads(self.path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return {}
+
+
+def git_name_of(path: Path) -> str:
+    """The hash by which git calls a file's content."""
+    digest = sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _name(source: Source, path: str) -> str:
+    return f"{source.repo}/{path}"
