@@ -16,6 +16,8 @@ from mtvcraft_cli.errors import Exit, MtvcraftError
 VERSION = 1
 """Raised whenever a stage computes something else from the same inputs: older entries are then never found."""
 CONTENTS = "entry.json"
+LARGE_BYTES = 64 * 2**20
+"""Hashes of files from this size on are remembered."""
 
 
 def default_folder() -> Path:
@@ -143,21 +145,37 @@ class Cache:
     def sha256_of(self, path: Path) -> str:
         """The hash of a file; that of a large one (weights) is remembered by its place, size and time."""
         stat = path.stat()
-        if stat.st_size < 64 * 2**20:
+        if stat.st_size < LARGE_BYTES:
             return sha256_of(path)
-        memory = self.folder / "hashes.json"
-        seen = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-        try:
-            known = json.loads(memory.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # none yet, or damaged: it is only a shortcut
-            known = {}
+        known, seen = self._hashes(), _seen(path, stat)
         if seen not in known:
             known[seen] = sha256_of(path)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            draft = memory.with_name(f".{uuid.uuid4().hex[:8]}.part")
-            draft.write_text(json.dumps(known, indent=1), encoding="utf-8")
-            draft.replace(memory)
+            self._write_hashes(known)
         return known[seen]
+
+    def remember(self, path: Path, sha256: str) -> None:
+        """Take it as known what the hash of a large file is, as of one that was moved since."""
+        stat = path.stat()
+        if stat.st_size >= LARGE_BYTES:
+            self._write_hashes(self._hashes() | {_seen(path, stat): sha256})
+
+    def _hashes(self) -> dict[str, str]:
+        try:
+            return dict(json.loads((self.folder / "hashes.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):  # none yet, or damaged: it is only a shortcut
+            return {}
+
+    def _write_hashes(self, known: Mapping[str, str]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        memory = self.folder / "hashes.json"
+        draft = memory.with_name(f".{uuid.uuid4().hex[:8]}.part")
+        draft.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        draft.replace(memory)
+
+
+def _seen(path: Path, stat: os.stat_result) -> str:
+    """What tells one state of a file from another."""
+    return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
 def sha256_of(path: Path) -> str:
