@@ -6,7 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,8 @@ class Entry:
     size_bytes: int
     made: float
     """Seconds since 1970."""
+    used: float
+    """When it was last found, or made."""
 
 
 class Cache:
@@ -80,9 +82,13 @@ class Cache:
         self.folder = folder
 
     def find(self, stage: str, key: str) -> Path | None:
-        """The folder of a whole entry, or None."""
+        """The folder of a whole entry, or None; it counts as used now."""
         folder = self.folder / stage / key
-        return folder if _is_whole(folder) else None
+        if not _is_whole(folder):
+            return None
+        with suppress(OSError):  # a cache that is only read keeps the time it has
+            os.utime(folder)
+        return folder
 
     @contextmanager
     def make(self, stage: str, key: str) -> Iterator[Path]:
@@ -117,6 +123,7 @@ class Cache:
                     folder=folder,
                     size_bytes=size_bytes,
                     made=contents.stat().st_mtime,
+                    used=folder.stat().st_mtime,
                 )
             )
         return sorted(found, key=lambda entry: entry.made)
@@ -138,6 +145,23 @@ class Cache:
         if stage is None:
             (self.folder / "hashes.json").unlink(missing_ok=True)
         return freed_bytes
+
+    def prune(self, limit_bytes: int) -> int:
+        """Delete entries until those left take no more than a limit, those first that were not used for longest.
+
+        Returns:
+            The bytes that were freed.
+        """
+        entries = sorted(self.entries(), key=lambda entry: entry.used)
+        kept_bytes = total_bytes = sum(entry.size_bytes for entry in entries)
+        for entry in entries:
+            if kept_bytes <= limit_bytes:
+                break
+            gone = entry.folder.with_name(f".{entry.key}.{uuid.uuid4().hex[:8]}.part")
+            entry.folder.rename(gone)  # at once, so that nobody finds half of it
+            shutil.rmtree(gone, ignore_errors=True)
+            kept_bytes -= entry.size_bytes
+        return total_bytes - kept_bytes
 
     def _drafts(self) -> list[Path]:
         return list(self.folder.glob("*/.*.part"))

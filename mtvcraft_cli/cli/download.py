@@ -29,9 +29,7 @@ def download(
     ] = None,
     from_folder: Annotated[
         Path | None,
-        typer.Option(
-            "--from", metavar="DIR", help="Take in files that you have: checked, linked or copied."
-        ),
+        typer.Option("--from", metavar="DIR", help="Take in files that you have: checked, linked or copied."),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, max=32, help="How many files at once.")] = 4,
     endpoint: Annotated[

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.preset import Preset, load_preset, preset_names
@@ -72,6 +72,7 @@ class PreparedDownload:
         return plan.is_here(released, self.job.weights)
 
 
+@runtime_checkable
 class Supply(Protocol):
     """Gets weights that are missing, or doesn't: it may ask the user, and raises where they don't come."""
 
@@ -249,10 +250,12 @@ def check_room(items: Sequence[plan.Item], free_bytes: int, folder: Path) -> Non
 
 def size_of(items: Sequence[plan.Item]) -> str:
     """How much files take, in words; what is only known about is said so."""
-    unknown = sum(1 for item in items if item.bytes is None and not item.path.endswith((".json", "*")))
+    known_bytes = plan.total_bytes(items)
+    unknown = sum(1 for item in items if item.bytes is None and not item.path.endswith(".json"))
+    if unknown and not known_bytes:
+        return size_text(None)
     about = "about " if any(item.estimated for item in items) else ""
-    more = f" and {unknown} file(s) of unknown size" if unknown else ""
-    return f"{about}{size_text(plan.total_bytes(items))}{more}"
+    return f"{about}{size_text(known_bytes)}" + (" and more, of unknown size" if unknown else "")
 
 
 def obtain(

@@ -51,10 +51,10 @@ class Lock:
         if known_bytes is not None and size_bytes != known_bytes:
             return f"it has {size_bytes} bytes and not {known_bytes}"
         sha256 = Cache(default_folder()).sha256_of(place) if file.sha256 or pinned else ""
-        if file.sha256 and not sha256.startswith(file.sha256):
-            return f"its SHA-256 is {sha256} and not {file.sha256}"
         if pinned and sha256 != pinned[1]:
             return f"its SHA-256 is {sha256}, and was {pinned[1]} when it was first fetched"
+        if file.sha256 and not sha256.startswith(file.sha256):
+            return f"its SHA-256 is {sha256} and not {file.sha256}"
         if file.git_sha1 and not pinned and file.git_sha1 not in (names := sha1_names(place)):
             return f"its git hash is {names[0]} and not {file.git_sha1}"
         return ""

@@ -103,7 +103,7 @@ def list_source(
         calls = [partial(patience.keep_asking, partial(_look, source, path, endpoint)) for path in paths]
         return [_checked(found) for found in together(calls)]
     except Hitch as hitch:
-        raise failed(f"`{source.repo}`", hitch) from hitch
+        raise failed(f"`{source.repo}`", hitch, on_hub=True) from hitch
 
 
 def chosen(source: Source, names: Sequence[str]) -> list[str]:

@@ -100,23 +100,23 @@ def seconds_of(retry_after: str | None) -> float | None:
         return None
 
 
-def failed(what: str, hitch: Hitch) -> MtvcraftError:
+def failed(what: str, hitch: Hitch, *, on_hub: bool) -> MtvcraftError:
     """Turn the last hitch into what the user reads.
 
     Args:
         what: the file or repository, with where it is.
         hitch: why it can't be had.
+        on_hub: whether it is on the hub, which has mirrors and asks for names.
     """
-    hints = {
-        401: "accept its terms on its page, then `hf auth login`, or set HF_TOKEN",
-        403: "accept its terms on its page, then `hf auth login`, or set HF_TOKEN",
-        404: "check `--endpoint` and HF_ENDPOINT, or take files that you have with `--from DIR`",
-        429: "try again later; what is here so far is kept",
-    }
+    closed = "accept its terms on its page, then `hf auth login`, or set HF_TOKEN"
+    hints = {429: "try again later; what is here so far is kept"}
+    if on_hub:
+        hints |= {401: closed, 403: closed, 404: "check `--endpoint` and HF_ENDPOINT, or give files with `--from DIR`"}
+    usual = "run it again: it goes on from here; or give files that you have with `--from DIR`"
+    if on_hub:
+        usual = "run it again: it goes on from here; or name a mirror with `--endpoint URL`"
     return MtvcraftError(
-        f"{what} can't be fetched: {hitch}",
-        hint=hints.get(hitch.status or 0, "run it again: it goes on from here; or name a mirror with `--endpoint URL`"),
-        exit=Exit.WEIGHTS,
+        f"{what} can't be fetched: {hitch}", hint=hints.get(hitch.status or 0, usual), exit=Exit.WEIGHTS
     )
 
 

@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from mtvcraft_cli import __version__
@@ -116,9 +116,9 @@ def _copy(
         raise Hitch(f"the connection broke off after {have} of {length} bytes", moved=moved)
 
 
-def _read(answer: IO[bytes], *, moved: bool) -> bytes:
+def _read(answer: http.client.HTTPResponse, *, moved: bool) -> bytes:
     try:
-        return answer.read1(BLOCK_BYTES)  # type: ignore[attr-defined, no-any-return]
+        return answer.read1(BLOCK_BYTES)
     except (OSError, http.client.HTTPException) as error:
         raise Hitch(f"the connection broke off ({_words(error)})", moved=moved) from error
 

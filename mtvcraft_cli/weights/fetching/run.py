@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from mtvcraft_cli.cache import Cache, default_folder
 from mtvcraft_cli.errors import Exit, MtvcraftError
@@ -36,43 +36,6 @@ class Settings:
     patience: Patience = field(default_factory=Patience)
     say: Callable[[str], None] = lambda _: None
     """Told of what the user may want to know while it runs."""
-
-
-class Piece(Protocol):
-    """Something that is fetched in one go."""
-
-    @property
-    def name(self) -> str:
-        """What it is, and of where."""
-        ...
-
-    @property
-    def target(self) -> Path:
-        """Where it will lie."""
-        ...
-
-    @property
-    def lock(self) -> Path:
-        """What keeps two runs from fetching it at once."""
-        ...
-
-    @property
-    def bytes(self) -> int:
-        """How much there is to fetch, about; what is there of it included."""
-        ...
-
-    @property
-    def have_bytes(self) -> int:
-        """What an earlier run has left of it."""
-        ...
-
-    def is_done(self) -> bool:
-        """Whether another run has finished it."""
-        ...
-
-    def fetch(self, settings: Settings, advance: Callable[[int], None]) -> None:
-        """Fetch, verify and put in place; the lock is held."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +111,7 @@ class FilePiece:
             try:
                 settings.patience.keep_asking(on_hub.show)
             except Hitch as hitch:
-                raise failed(self.name, hitch) from hitch
+                raise failed(self.name, hitch, on_hub=self.on_hub is not None) from hitch
 
     def _fetch(self, patience: Patience, advance: Callable[[int], None]) -> None:
         fixed = bool(self.on_hub or self.file.sha256 or self.file.git_sha1)
@@ -157,7 +120,7 @@ class FilePiece:
         try:
             ranges.fetch(remote, self.part, patience, advance)
         except Hitch as hitch:
-            raise failed(self.name, hitch) from hitch
+            raise failed(self.name, hitch, on_hub=self.on_hub is not None) from hitch
 
     def _wrong(self, place: Path) -> str:
         """What is wrong with what came; nothing where it is right."""
@@ -222,6 +185,10 @@ class ArchivePiece:
                 advance(file.bytes or 0)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+
+Piece: TypeAlias = FilePiece | ArchivePiece
+"""Something that is fetched in one go."""
 
 
 def fetch_all(wanted: Sequence[Released], settings: Settings, meter: Meter) -> None:
@@ -462,7 +429,7 @@ def _locked(piece: Piece, settings: Settings) -> Iterator[None]:
         lock.release()
 
 
-def _refused(piece: Piece, wrong: str) -> MtvcraftError:
+def _refused(piece: "Piece", wrong: str) -> MtvcraftError:
     return MtvcraftError(
         f"{piece.name} is not the file that is known: {wrong}",
         hint="it was thrown away; run it again, and if it stays so, take another `--endpoint` or files that you have "
