@@ -223,7 +223,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def until(happened: Callable[[], bool], limit_s: float = 30.0) -> None:
+def until(happened: Callable[[], bool], limit_s: float = 150.0) -> None:
     """Wait for something that other processes do."""
     end = time.monotonic() + limit_s
     while not happened():

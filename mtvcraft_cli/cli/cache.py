@@ -16,7 +16,7 @@ def cache(
     ] = None,
     limit: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="For prune: how much may stay, such as 10GB; the oldest use goes."),
+        typer.Option(metavar="SIZE", help="For prune: what may stay, such as 10GB; the oldest use goes."),
     ] = None,
 ) -> None:
     """List, check, prune or clear what finished stages have left for the next run; downloaded weights stay."""

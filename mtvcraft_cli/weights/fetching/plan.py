@@ -90,7 +90,8 @@ def target_folder(source: Source) -> Path:
 def _present(released: Released, place: Path) -> list[Item]:
     lock = Lock()
     items = []
-    for file in files_at(place):
+    beside = [path for path in place.iterdir() if path.suffix in (".json", ".model")] if place.is_dir() else []
+    for file in sorted({*files_at(place), *beside}):
         source, path = _published(released, place, file)
         pinned = lock.pinned(source, path) if source else None
         known = next((each.sha256 for each in source.files if each.path == path), None) if source else None
