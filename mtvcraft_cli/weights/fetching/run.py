@@ -16,7 +16,7 @@ from mtvcraft_cli.progress import Meter
 from mtvcraft_cli.weights.fetching import hub, package, plan, ranges
 from mtvcraft_cli.weights.fetching.patience import Hitch, Patience, Stopped, failed, is_offline
 from mtvcraft_cli.weights.fetching.whole import why_broken
-from mtvcraft_cli.weights.locate import size_text
+from mtvcraft_cli.weights.locate import hub_cache, size_text
 from mtvcraft_cli.weights.lock import Lock, weights_folder
 from mtvcraft_cli.weights.manifest import File, Released, Source
 
@@ -63,7 +63,7 @@ class FilePiece:
     @property
     def lock(self) -> Path:
         """What keeps two runs from fetching it at once; the hub's own lock is another one, taken in `show`."""
-        root = hub.hub_cache() if self.on_hub else weights_folder()
+        root = hub_cache() if self.on_hub else weights_folder()
         return root / ".locks" / self.target.relative_to(root).with_name(f"{self.target.name}.mtvcraft.lock")
 
     @property
@@ -230,9 +230,9 @@ def fetch_all(wanted: Sequence[Released], settings: Settings, meter: Meter) -> N
             else:
                 errors.pop(name, None)
                 choices[name] = []
-        for name, error in errors.items():
+        for name, failure in errors.items():
             if choices[name]:
-                settings.say(f"{error.message}; trying {choices[name][0].repo}")
+                settings.say(f"{failure.message}; trying {choices[name][0].repo}")
     if errors:
         raise _all_of(list(errors.values()))
 
