@@ -48,7 +48,9 @@ class PreparedDownload:
     @property
     def missing(self) -> list[Released]:
         """What has to be fetched."""
-        return [each for each in self.wanted if each.name not in self.adopted and not self._here(each)]
+        return [
+            each for each in self.wanted if each.name not in self.adopted and not plan.is_here(each, self.job.weights)
+        ]
 
     @property
     def to_fetch(self) -> list[plan.Item]:
@@ -67,9 +69,6 @@ class PreparedDownload:
     def again(self) -> "PreparedDownload":
         """The same with what is here now."""
         return replace(self, items=_list(self.job, self.wanted))
-
-    def _here(self, released: Released) -> bool:
-        return plan.is_here(released, self.job.weights)
 
 
 @runtime_checkable
@@ -138,6 +137,12 @@ def run_download(prepared: PreparedDownload, meter: Meter, watch: Watch) -> list
             adopt(each, job.from_folder, whole_folder=each.name in job.names)
     if missing := prepared.missing:
         fetch_all(missing, job.settings, meter)
+    if lost := prepared.missing:
+        raise MtvcraftError(
+            f"{', '.join(each.name for each in lost)} came, and is not whole",
+            hint="its authors may have changed what they publish; take files that you have with `--from DIR`",
+            exit=Exit.WEIGHTS,
+        )
     if job.convert:
         from mtvcraft_cli.weights.convert import convert
 

@@ -284,6 +284,25 @@ def test_a_hub_that_lists_both_kinds_and_several_precisions_gives_one(hub: Hub, 
     assert {Path(path).name for path in there(tmp_path) if "snapshots" in path} == {"m.safetensors", "config.json"}
 
 
+def test_two_files_of_one_content_are_both_shown(hub: Hub, tmp_path: Path) -> None:
+    hub.files[REPO]["part/twin.bin"] = CONTENT
+    fetch(hub, on_hub("part/*"))
+    assert {Path(path).name for path in there(tmp_path) if "snapshots" in path} == {
+        *("model.bin", "twin.bin", "config.json")
+    }
+
+
+def test_a_file_that_was_damaged_since_is_fetched_again(hub: Hub, tmp_path: Path) -> None:
+    for released in (on_hub(), on_server(hub)):
+        fetch(hub, released)
+    damaged = [Path(path) for path in there(tmp_path)]
+    for path in damaged:
+        path.write_bytes(b"x" + path.read_bytes()[1:])
+    fetch(hub, on_hub())
+    fetch(hub, on_server(hub))
+    assert {path: path.read_bytes() for path in damaged} == dict.fromkeys(damaged, CONTENT)
+
+
 def test_a_plan_names_the_files_once_the_hub_has_told_them(hub: Hub, tmp_path: Path) -> None:
     released = replace(on_hub("part/*"), bytes=1000)
     (before,) = plan.list_files(released)

