@@ -21,7 +21,7 @@ from mtvcraft_cli.weights.fetching import plan, ranges
 from mtvcraft_cli.weights.fetching.patience import Patience
 from mtvcraft_cli.weights.fetching.run import Settings, fetch_all
 from mtvcraft_cli.weights.locate import find_released
-from mtvcraft_cli.weights.lock import Lock, weights_folder
+from mtvcraft_cli.weights.lock import Lock, pinned_hashes, weights_folder
 from mtvcraft_cli.weights.manifest import File, Released, Source
 from tests.hub import COMMIT, TOKEN, Fault, Hub, serving, sha256
 
@@ -37,6 +37,7 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("MTVCRAFT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # read when it was imported
 
 
 @pytest.fixture
@@ -236,6 +237,7 @@ def test_the_next_source_is_tried_and_said(hub: Hub, tmp_path: Path) -> None:
     fetch(hub, replace(first, sources=(*first.sources, *second.sources)), say=said.append)
     assert list(there(tmp_path).values()) == [CONTENT]
     assert "trying somewhere/release" in said[0]
+    assert pinned_hashes(second) == [sha256(CONTENT)], "what runs code may be run if it came from where it is published"
 
 
 def test_one_that_fails_doesn_t_keep_the_others(hub: Hub, tmp_path: Path) -> None:

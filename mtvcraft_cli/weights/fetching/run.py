@@ -1,5 +1,6 @@
 """Several downloads at once, each locked, resumed, verified, and then put where it is found."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -266,7 +267,8 @@ def _pieces(source: Source, settings: Settings, *, last: bool) -> list[Piece]:
             for file in source.files
         ]
     patience = replace(settings.patience, tries=tries, stop=Event())  # of its own: one that fails stops only these
-    found = hub.list_source(source, settings.endpoint, patience, lambda calls: together(calls, settings.jobs, patience))
+    endpoint = settings.endpoint or os.environ.get("HF_ENDPOINT") or None
+    found = hub.list_source(source, endpoint, patience, lambda calls: together(calls, settings.jobs, patience))
     for pattern in (file.path for file in source.files if file.is_pattern):
         Lock().remember(source, pattern, [each.file for each in found if hub.matches(each.file.path, pattern)])
     return [
