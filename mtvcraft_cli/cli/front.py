@@ -31,12 +31,13 @@ ONLY_BY_FLAG = {
     *("start", "end", "clip", "lora", "frames_dir"),
     *("data", "changes", "tokenizer", "vae"),
     *("bench", "pred", "gt", "name", "baseline", "run", "explain", "csv", "html"),
+    *("yes", "accept_license", "everything", "for_preset", "from_folder", "limit"),
 }
 """What belongs to one call, or to one file that the user has looked at, is no setting."""
 EPILOG = (
     "Options may also be set by MTVCRAFT_NAME (`MTVCRAFT_STEPS=20`) or in `mtvcraft.toml`, but for those that belong "
-    "to one call: where results go, --force, --dry-run, --trust-file, --start, --end, --clip, --lora, --list, --data, "
-    "--set, --tokenizer, --vae, and what `eval` is to score."
+    "to one call: where results go, --force, --dry-run, --yes, --accept-license, --trust-file, --start, --end, --clip, "
+    "--lora, --list, --data, --set, --tokenizer, --vae, what `eval` is to score, and the like."
 )
 _settable: dict[str, set[str]] = {}
 _groups: dict[str, typer.Typer] = {}
