@@ -13,6 +13,7 @@ from mtvcraft_cli.files import write_text_whole
 from mtvcraft_cli.train.run import LOG
 from mtvcraft_cli.train.settings import Loop, Recipe
 from mtvcraft_cli.train.stages import Kind, settings_of, weights_of
+from mtvcraft_cli.weights.locate import size_text
 
 RECIPE = "recipe.yaml"
 TRAINED = {"tokenizer": "tokenizer", "vae": "vae", "dit": "transformer"}
@@ -56,7 +57,7 @@ class Plan:
         if self.clips is not None and self.latents_bytes is not None:
             lines.append(
                 f"latents of up to {self.clips} windows are kept in `{self.folder / 'latents'}`: "
-                f"{self.latents_bytes / 1e9:.2g} GB"
+                f"{size_text(self.latents_bytes)}"
             )
         return lines
 

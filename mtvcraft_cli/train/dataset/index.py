@@ -11,7 +11,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +27,16 @@ from mtvcraft_cli.train.dataset.tar import damaged, read_member
 INDEX: Final = "dataset.json"
 FORMAT: Final = 1
 ENDINGS: Final = {"frames": ".mjpeg", "joints": ".joints.npz", "about": ".json"}
+KINDS: Final[dict[str, tuple[type, ...]]] = {
+    "frames": (int,),
+    "size_px": (tuple,),
+    "unsure": (int, float),
+    "blur": (int, float),
+    "begin": (dict,),
+    "bytes": (dict,),
+    "sha256": (dict,),
+}
+"""Of a record's fields; all others are texts."""
 REMEMBERED: Final = 256
 """Clips whose joints and list of frames stay in memory."""
 ROW_BYTES: Final = 4096
@@ -69,13 +79,9 @@ class Record:
             ValueError, KeyError, TypeError: it is something else.
         """
         record = Record(**{**told, "size_px": tuple(told["size_px"])})
-        for item in fields(Record):
-            value = getattr(record, item.name)
-            kind = {"frames": int, "unsure": (int, float), "blur": (int, float), "size_px": tuple}.get(item.name, str)
-            if item.name in ("begin", "bytes", "sha256"):
-                kind = dict
-            if not isinstance(value, kind):
-                raise ValueError(f"`{item.name}` is {value!r}")
+        for name, value in vars(record).items():
+            if not isinstance(value, KINDS.get(name, (str,))):
+                raise ValueError(f"`{name}` is {value!r}")
         if not set(ENDINGS) == set(record.begin) == set(record.bytes) or set(record.sha256) != {"joints", "about"}:
             raise ValueError(f"clip `{record.name}` lacks a part")
         whole = [*record.size_px, *record.begin.values(), *record.bytes.values(), record.frames]

@@ -78,10 +78,10 @@ def prepare_job(job: PrepareJob) -> PreparedJob:
     found: dict[Sort, list[tuple[str, Path]]] = {"videos": [], "motion": []}
     passed_over = 0
     for name, path in walked(job.inputs, job.output):
-        if (sort := sort_of(path)) is None:
+        if (seen := sort_of(path)) is None:
             passed_over += 1
         else:
-            found[sort].append((name, path))
+            found[seen].append((name, path))
     if found["videos"] and found["motion"]:
         raise MtvcraftError(
             f"`{found['videos'][0][1]}` is a video and `{found['motion'][0][1]}` holds motion",

@@ -44,7 +44,8 @@ class Shards:
 
     def __init__(self, folder: Path, entries: Sequence[dict[str, Any]], limit_bytes: int) -> None:
         self.folder, self.limit_bytes = folder, limit_bytes
-        self.number, kept_bytes, self.clips = entries[-1]["state"] if entries else (0, 0, 0)
+        last: tuple[int, int, int] = tuple(entries[-1]["state"]) if entries else (0, 0, 0)
+        self.number, kept_bytes, self.clips = last
         self._drop_after(self.number)
         self.writer = ShardWriter(self.path(self.number), kept_bytes)
 
