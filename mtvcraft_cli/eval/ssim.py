@@ -11,6 +11,9 @@ from mtvcraft_cli.shapes import Frames
 
 Array = npt.NDArray[np.float64]
 
+_BAND: Final = 16
+"""Rows that are looked at together."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -65,26 +68,42 @@ def ssim(result: Frames, truth: UInt8[np.ndarray, "_ _ _ 3"], window: str = "rgb
 
 
 def _of_frame(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8], window: Window) -> float:
-    x, y = (_grey(each) if window.grey else each.astype(np.float64) for each in (one, other))
-    mean_x, mean_y, xx, yy, xy = (_averaged(each, window) for each in (x, y, x * x, y * y, x * y))
+    """Band by band, so that what lies between stays in the processor's own memory: some five times as fast."""
+    reach = len(window.weights) // 2
+    if window.padded:
+        around = ((reach, reach), (reach, reach), (0, 0))
+        one, other = np.pad(one, around), np.pad(other, around)
+    rows = len(one) - 2 * reach
+    maps = []
+    for start in range(0, rows, _BAND):
+        band = slice(start, min(start + _BAND, rows) + 2 * reach)
+        x, y = (_grey(each[band]) if window.grey else each[band].astype(np.float64) for each in (one, other))
+        maps.append(_map(x, y, window))
+    return float(sum(each.sum() for each in maps) / sum(each.size for each in maps))
+
+
+def _map(x: Array, y: Array, window: Window) -> Array:
+    """The similarity at every place where the window fits."""
+    mean_x, mean_y, xx, yy, xy = (_averaged(each, window.weights) for each in (x, y, x * x, y * y, x * y))
     count = len(window.weights) ** 2
     spread = count / (count - 1) if window.sample else 1.0
     var_x, var_y = spread * (xx - mean_x * mean_x), spread * (yy - mean_y * mean_y)
     both = spread * (xy - mean_x * mean_y)
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     alike = (2 * mean_x * mean_y + c1) * (2 * both + c2)
-    return float((alike / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean())
+    return np.asarray(alike / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)))
 
 
-def _averaged(picture: Array, window: Window) -> Array:
-    """Weighted means over all windows, down and then across."""
-    reach = len(window.weights) // 2
-    if window.padded:
-        picture = np.pad(picture, ((reach, reach), (reach, reach)) + ((0, 0),) * (picture.ndim - 2))
-    for axis in (0, 1):
-        length = picture.shape[axis] - 2 * reach
-        parts = (np.take(picture, range(step, step + length), axis) for step in range(2 * reach + 1))
-        picture = sum((weight * part for weight, part in zip(window.weights, parts, strict=True)), np.zeros(()))
+def _averaged(picture: Array, weights: tuple[float, ...]) -> Array:
+    """Weighted means over all windows, down and then across; the two sides of a window weigh the same."""
+    reach = len(weights) // 2
+    for _ in range(2):
+        length = len(picture) - 2 * reach
+        total = weights[reach] * picture[reach : reach + length]
+        for step in range(reach):
+            far = 2 * reach - step
+            total += weights[step] * (picture[step : step + length] + picture[far : far + length])
+        picture = total.swapaxes(0, 1)
     return picture
 
 

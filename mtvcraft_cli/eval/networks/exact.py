@@ -16,12 +16,12 @@ Prepare = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 @contextmanager
 def exact() -> Iterator[None]:
-    """Turn off what makes networks faster and less exact: autocast, and TF32 of newer cards."""
+    """Turn off what makes networks faster and less exact: autocast, TF32, and sums in whatever order comes first."""
     matmul = torch.backends.cuda.matmul
     before = matmul.allow_tf32
     matmul.allow_tf32 = False
     try:
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
                 yield
     finally:
