@@ -6,7 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from mtvcraft_cli.errors import Exit, MtvcraftError
 VERSION = 1
 """Raised whenever a stage computes something else from the same inputs: older entries are then never found."""
 CONTENTS = "entry.json"
+LARGE_BYTES = 64 * 2**20
+"""Hashes of files from this size on are remembered."""
 
 
 def default_folder() -> Path:
@@ -65,6 +67,8 @@ class Entry:
     size_bytes: int
     made: float
     """Seconds since 1970."""
+    used: float
+    """When it was last found, or made."""
 
 
 class Cache:
@@ -78,9 +82,13 @@ class Cache:
         self.folder = folder
 
     def find(self, stage: str, key: str) -> Path | None:
-        """The folder of a whole entry, or None."""
+        """The folder of a whole entry, or None; it counts as used now."""
         folder = self.folder / stage / key
-        return folder if _is_whole(folder) else None
+        if not _is_whole(folder):
+            return None
+        with suppress(OSError):  # a cache that is only read keeps the time it has
+            os.utime(folder)
+        return folder
 
     @contextmanager
     def make(self, stage: str, key: str) -> Iterator[Path]:
@@ -115,6 +123,7 @@ class Cache:
                     folder=folder,
                     size_bytes=size_bytes,
                     made=contents.stat().st_mtime,
+                    used=folder.stat().st_mtime,
                 )
             )
         return sorted(found, key=lambda entry: entry.made)
@@ -137,27 +146,60 @@ class Cache:
             (self.folder / "hashes.json").unlink(missing_ok=True)
         return freed_bytes
 
+    def prune(self, limit_bytes: int) -> int:
+        """Delete entries until those left take no more than a limit, those first that were not used for longest.
+
+        Returns:
+            The bytes that were freed.
+        """
+        entries = sorted(self.entries(), key=lambda entry: entry.used)
+        kept_bytes = total_bytes = sum(entry.size_bytes for entry in entries)
+        for entry in entries:
+            if kept_bytes <= limit_bytes:
+                break
+            gone = entry.folder.with_name(f".{entry.key}.{uuid.uuid4().hex[:8]}.part")
+            entry.folder.rename(gone)  # at once, so that nobody finds half of it
+            shutil.rmtree(gone, ignore_errors=True)
+            kept_bytes -= entry.size_bytes
+        return total_bytes - kept_bytes
+
     def _drafts(self) -> list[Path]:
         return list(self.folder.glob("*/.*.part"))
 
     def sha256_of(self, path: Path) -> str:
         """The hash of a file; that of a large one (weights) is remembered by its place, size and time."""
         stat = path.stat()
-        if stat.st_size < 64 * 2**20:
+        if stat.st_size < LARGE_BYTES:
             return sha256_of(path)
-        memory = self.folder / "hashes.json"
-        seen = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-        try:
-            known = json.loads(memory.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # none yet, or damaged: it is only a shortcut
-            known = {}
+        known, seen = self._hashes(), _seen(path, stat)
         if seen not in known:
             known[seen] = sha256_of(path)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            draft = memory.with_name(f".{uuid.uuid4().hex[:8]}.part")
-            draft.write_text(json.dumps(known, indent=1), encoding="utf-8")
-            draft.replace(memory)
+            self._write_hashes(known)
         return known[seen]
+
+    def remember(self, path: Path, sha256: str) -> None:
+        """Take it as known what the hash of a large file is, as of one that was moved since."""
+        stat = path.stat()
+        if stat.st_size >= LARGE_BYTES:
+            self._write_hashes(self._hashes() | {_seen(path, stat): sha256})
+
+    def _hashes(self) -> dict[str, str]:
+        try:
+            return dict(json.loads((self.folder / "hashes.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):  # none yet, or damaged: it is only a shortcut
+            return {}
+
+    def _write_hashes(self, known: Mapping[str, str]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        memory = self.folder / "hashes.json"
+        draft = memory.with_name(f".{uuid.uuid4().hex[:8]}.part")
+        draft.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        draft.replace(memory)
+
+
+def _seen(path: Path, stat: os.stat_result) -> str:
+    """What tells one state of a file from another."""
+    return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
 def sha256_of(path: Path) -> str:

@@ -21,6 +21,34 @@ class Watch(Protocol):
         ...
 
 
+@runtime_checkable
+class Meter(Protocol):
+    """Shows bytes that come over several lines at once: `Unseen` in a test, a progress bar from the command line."""
+
+    def begin(self, total: int, done: int) -> None:
+        """Start, or start anew.
+
+        Args:
+            total: bytes there will be, about.
+            done: bytes that are there already.
+        """
+        ...
+
+    def advance(self, count: int) -> None:
+        """Tell of bytes that came; of thrown away ones by a negative number. Any thread may."""
+        ...
+
+
+class Unseen:
+    """Shows nothing."""
+
+    def begin(self, total: int, done: int) -> None:
+        """Do nothing."""
+
+    def advance(self, count: int) -> None:
+        """Do nothing."""
+
+
 def silent(items: Iterable[T], stage: str, total: int | None = None) -> Iterator[T]:  # noqa: ARG001
     """Show nothing."""
     yield from items

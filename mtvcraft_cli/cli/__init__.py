@@ -8,6 +8,7 @@ import typer
 from mtvcraft_cli import __version__
 from mtvcraft_cli.cli.animate import animate
 from mtvcraft_cli.cli.cache import cache
+from mtvcraft_cli.cli.download import download
 from mtvcraft_cli.cli.eval import eval_
 from mtvcraft_cli.cli.front import app, command
 from mtvcraft_cli.cli.front import main as run
@@ -17,10 +18,11 @@ from mtvcraft_cli.cli.replay import replay
 from mtvcraft_cli.cli.tokenize import tokenize
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> bool:
     if wanted:
         print(f"mtvcraft {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -32,7 +34,7 @@ def _root(
     """A picture of any character and a video of anyone moving give a video of that character moving so."""
 
 
-for function in (animate, pose, tokenize, presets, replay, eval_, cache):
+for function in (animate, pose, tokenize, eval_, download, presets, replay, cache):
     command(function)
 
 

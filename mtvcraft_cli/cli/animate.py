@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mtvcraft_cli.cli.console import answer, say, warn, watch
+from mtvcraft_cli.cli.download import supply
 from mtvcraft_cli.cli.options import (
     Background,
     Device,
@@ -18,6 +19,7 @@ from mtvcraft_cli.cli.options import (
     LookOptions,
     PresetName,
     Weights,
+    Yes,
     read_audio,
     read_colour,
     read_rate,
@@ -75,6 +77,7 @@ def animate(
         bool, typer.Option("--two-passes", help="Guide in two passes instead of one batch: less memory, slower.")
     ] = False,
     weights: Weights = None,
+    yes: Yes = False,
     force: Force = False,
     dry_run: DryRun = False,
     *,
@@ -118,15 +121,15 @@ def animate(
         force=force,
         command=typed(),
     )
-    run_job(job, dry_run=dry_run, why=why)
+    run_job(job, dry_run=dry_run, yes=yes, why=why)
 
 
-def run_job(job: "AnimateJob", *, dry_run: bool, why: str = "") -> None:
+def run_job(job: "AnimateJob", *, dry_run: bool, yes: bool, why: str = "") -> None:
     """Prepare, say `why` this preset, show the plan, work, and print where the result is."""
     from mtvcraft_cli.cache import open_cache
     from mtvcraft_cli.jobs.animation import prepare_animation
 
-    prepared = prepare_animation(job, open_cache())
+    prepared = prepare_animation(job, open_cache(), supply(yes=yes, dry_run=dry_run))
     for line in filter(None, (why, *prepared.remarks)):
         say(line)
     paths = "\n".join(str(path) for path in (job.output, job.compare, job.frames_dir) if path is not None)

@@ -30,12 +30,13 @@ ONLY_BY_FLAG = {
     *("output", "force", "dry_run", "trust_file", "debug", "decode", "overlay", "compare", "view", "list_people"),
     *("start", "end", "clip", "lora", "frames_dir"),
     *("bench", "pred", "gt", "name", "baseline", "run", "explain", "csv", "html"),
+    *("yes", "accept_license", "everything", "for_preset", "from_folder", "limit"),
 }
 """What belongs to one call, or to one file that the user has looked at, is no setting."""
 EPILOG = (
     "Options may also be set by MTVCRAFT_NAME (`MTVCRAFT_STEPS=20`) or in `mtvcraft.toml`, but for those that belong "
-    "to one call: where results go, --force, --dry-run, --trust-file, --start, --end, --clip, --lora, --list, and what "
-    "`eval` is to score."
+    "to one call: where results go, --force, --dry-run, --yes, --accept-license, --trust-file, --start, --end, --clip, "
+    "--lora, --list, what `eval` scores, and the like."
 )
 _settable: dict[str, set[str]] = {}
 

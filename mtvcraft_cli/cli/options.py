@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Force = Annotated[bool, typer.Option("--force", help="Write over a file that is already there.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would be done, and stop.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Fetch weights that are missing without asking.")]
 PresetName = Annotated[str, typer.Option("--preset", help="Model and settings; see `mtvcraft presets`.")]
 Weights = Annotated[
     Path | None,

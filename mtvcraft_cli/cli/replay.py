@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mtvcraft_cli.cli.animate import run_job
-from mtvcraft_cli.cli.options import DryRun, Force, TrustFile, Weights, typed
+from mtvcraft_cli.cli.options import DryRun, Force, TrustFile, Weights, Yes, typed
 
 
 def replay(
@@ -18,6 +18,7 @@ def replay(
     ] = None,
     trust_file: TrustFile = None,
     weights: Weights = None,
+    yes: Yes = False,
     force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -34,4 +35,4 @@ def replay(
         force=force,
         command=typed(),
     )
-    run_job(job, dry_run=dry_run)
+    run_job(job, dry_run=dry_run, yes=yes)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mtvcraft_cli.cli.console import answer, say, warn, watch
+from mtvcraft_cli.cli.download import supply
 from mtvcraft_cli.cli.options import (
     Background,
     Device,
@@ -16,6 +17,7 @@ from mtvcraft_cli.cli.options import (
     FramingOptions,
     PresetName,
     Weights,
+    Yes,
     read_rate,
     stem_of,
     typed,
@@ -37,6 +39,7 @@ def tokenize(
     background: Background = "ffffff",
     device: Device = "auto",
     weights: Weights = None,
+    yes: Yes = False,
     force: Force = False,
     dry_run: DryRun = False,
     *,
@@ -63,7 +66,7 @@ def tokenize(
         force=force,
         command=typed(),
     )
-    prepared = prepare_tokenizing(job, open_cache())
+    prepared = prepare_tokenizing(job, open_cache(), supply(yes=yes, dry_run=dry_run))
     for line in filter(None, (why, *prepared.drive.assumed)):
         say(line)
     if dry_run:

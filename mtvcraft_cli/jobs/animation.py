@@ -26,6 +26,7 @@ from mtvcraft_cli.jobs.drive import (
 )
 from mtvcraft_cli.jobs.text import TEXT_PARTS, kept_hashes
 from mtvcraft_cli.jobs.timing import Timing, plan_timing
+from mtvcraft_cli.jobs.weights import Supply, obtain
 from mtvcraft_cli.preset import Preset, load_preset
 from mtvcraft_cli.sidecar import (
     check_ending,
@@ -38,7 +39,7 @@ from mtvcraft_cli.sidecar import (
     read_sidecar,
     sidecar_path,
 )
-from mtvcraft_cli.weights.locate import Located, locate, require, size_text
+from mtvcraft_cli.weights.locate import Located, locate, size_text
 from mtvcraft_cli.windows import Window, plan_windows
 
 if TYPE_CHECKING:
@@ -219,8 +220,13 @@ class PreparedAnimation:
         )
 
 
-def prepare_animation(job: AnimateJob, cache: Cache) -> PreparedAnimation:
+def prepare_animation(job: AnimateJob, cache: Cache, supply: Supply | None = None) -> PreparedAnimation:
     """Check a job from the cheapest to the dearest question.
+
+    Args:
+        job: what was asked.
+        cache: knows what earlier runs have left.
+        supply: gets weights that are missing; None gets none.
 
     Raises:
         MtvcraftError: exit 2, 6, 4 or 5, in this order.
@@ -248,7 +254,7 @@ def prepare_animation(job: AnimateJob, cache: Cache) -> PreparedAnimation:
     if any(parts[part].missing for part in TEXT_PARTS if part in parts):
         made_by = kept_hashes(job.preset, device, cache)
         parts = locate(job.preset, job.weights, leave_out=() if made_by is None else TEXT_PARTS)
-    require(job.preset, parts)
+    parts = obtain(job.preset, job.weights, parts, supply, leave_out=() if made_by is None else TEXT_PARTS)
     estimator = choose_estimator(job.drive, job.driver)
     hashes = _hashes(job, parts, cache) | (made_by or {}) | dict(estimator.hashes if estimator else {})
     if job.expected_weights is not None:

@@ -14,6 +14,7 @@ from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.preset import Preset
 from mtvcraft_cli.sidecar import check_input, fingerprint
 from mtvcraft_cli.weights.locate import Located, find_released
+from mtvcraft_cli.weights.lock import pinned_hashes
 from mtvcraft_cli.weights.manifest import manifest
 
 if TYPE_CHECKING:
@@ -387,7 +388,8 @@ def choose_estimator(drive: Path, settings: DriveSettings) -> Estimator | None:
 
     nlf = manifest()["nlf"]
     file = settings.trust_file or find_released(nlf, settings.weights)
-    backend = choose_backend(settings.backend, file=file, known=nlf.sha256, trust_file=settings.trust_file is not None)
+    known = [*nlf.sha256, *pinned_hashes(nlf)]
+    backend = choose_backend(settings.backend, file=file, known=known, trust_file=settings.trust_file is not None)
     if backend.name != "nlf" or file is None:
         return Estimator(backend=backend, hashes={}, licence="Apache-2.0")
     return Estimator(backend=backend, hashes={f"pose/{file.name}": sha256_of(file)}, licence=nlf.licence)

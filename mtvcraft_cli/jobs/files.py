@@ -22,6 +22,7 @@ from mtvcraft_cli.jobs.drive import (
     look_at_drive,
     tokenizer_identity,
 )
+from mtvcraft_cli.jobs.weights import Supply, obtain
 from mtvcraft_cli.preset import Preset
 from mtvcraft_cli.sidecar import (
     check_ending,
@@ -32,7 +33,7 @@ from mtvcraft_cli.sidecar import (
     made_already,
     sidecar_path,
 )
-from mtvcraft_cli.weights.locate import Located, locate, require
+from mtvcraft_cli.weights.locate import Located, locate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +212,13 @@ class PreparedTokens:
         }
 
 
-def prepare_tokenizing(job: TokenizeJob, cache: Cache) -> PreparedTokens:
+def prepare_tokenizing(job: TokenizeJob, cache: Cache, supply: Supply | None = None) -> PreparedTokens:
     """Check a tokenize job from the cheapest to the dearest question.
+
+    Args:
+        job: what was asked.
+        cache: knows what earlier runs have left.
+        supply: gets a tokenizer that is missing; None gets none.
 
     Raises:
         MtvcraftError: exit 2, 6 or 4, in this order.
@@ -231,7 +237,7 @@ def prepare_tokenizing(job: TokenizeJob, cache: Cache) -> PreparedTokens:
 
     device = str(choose_device(job.device))
     part = locate(job.preset, job.weights)["tokenizer"]
-    require(job.preset, {"tokenizer": part})
+    part = obtain(job.preset, job.weights, {"tokenizer": part}, supply)["tokenizer"]
     estimator = choose_estimator(job.drive, job.driver)
     hashes = {f"tokenizer/{file.name}": cache.sha256_of(file) for file in part.files}
     identity = tokenizer_identity(part, hashes)

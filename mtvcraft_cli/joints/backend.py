@@ -133,8 +133,8 @@ def choose_backend(
         if file is None or not file.is_file():
             raise MtvcraftError(
                 "NLF's weights are not here" if file is None else f"there is no file `{file}`",
-                hint="take `nlf_l_multi_0.3.2.torchscript` from NLF's releases (non-commercial research only) and give "
-                "it with `--trust-file`, or use `--backend mediapipe`",
+                hint="fetch them with `mtvcraft download nlf --accept-license` (non-commercial research only), give a "
+                "file of yours with `--trust-file`, or use `--backend mediapipe`",
                 exit=Exit.WEIGHTS,
             )
         from mtvcraft_cli.joints.nlf import NlfPose

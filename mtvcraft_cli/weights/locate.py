@@ -3,17 +3,18 @@
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
-from mtvcraft_cli.preset import Preset, lora_of
+from mtvcraft_cli.preset import Preset, lora_of, preset_names
 from mtvcraft_cli.weights.lock import Lock, weights_folder
 from mtvcraft_cli.weights.manifest import Released, Source, manifest, metric_networks
 
-ENDINGS = {".safetensors", ".bin", ".pt", ".pth"}
+ENDINGS = (".safetensors", ".bin", ".pt", ".pth")
+"""What weight files are called; of several kinds in a folder the first is read."""
 WORDS = "tokenizer.json"
 """All that a text tokenizer is made of."""
 ALONE = {"no_motion": "unconditional_motion_token"}
@@ -52,11 +53,7 @@ class Located:
         if self.part in ALONE and (shard := shard_of(self.path, ALONE[self.part])) is not None:
             return [shard]
         config = [path for path in (self._config_file,) if path is not None]
-        if self.path.is_file() and not self.path.name.endswith(".index.json"):
-            return [self.path, *config]
-        folder = self.path if self.path.is_dir() else self.path.parent
-        ours = [path for path in folder.iterdir() if path.suffix in ENDINGS or path.name.endswith(".index.json")]
-        return sorted(ours or folder.glob(WORDS)) + config
+        return files_at(self.path) + config
 
     def config(self) -> dict[str, Any]:
         """The `config.json` beside the weights; nothing where there is none."""
@@ -121,11 +118,35 @@ def shard_of(path: Path, tensor: str) -> Path | None:
     return file if file.is_file() else None
 
 
+def files_at(place: Path) -> list[Path]:
+    """The weights at a place, with the index of shards: those of one kind, or the words of a text tokenizer."""
+    if place.is_file() and not place.name.endswith(".index.json"):
+        return [place]
+    folder = place if place.is_dir() else place.parent
+    for ending in ENDINGS:
+        if found := sorted([*folder.glob(f"*{ending}"), *folder.glob(f"*{ending}.index.json")]):
+            return found
+    return sorted(folder.glob(WORDS))
+
+
+def lost_shards(place: Path) -> list[str]:
+    """Names of files that an index at this place lists and that aren't there."""
+    lost: list[str] = []
+    for index in (path for path in files_at(place) if path.name.endswith(".index.json")):
+        try:
+            listed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # who reads it says what is wrong
+        lost += sorted(str(shard) for shard in listed if not (index.parent / str(shard)).is_file())
+    return lost
+
+
 def _locate(part: str, source: str, preset: Preset, folder: Path | None) -> Located:
     if seed := re.fullmatch(r"seeded:(\d+)", source):
         return Located(part=part, source=source, path=None, seed=int(seed[1]))
     if released := manifest().get(source):
-        return Located(part=part, source=source, path=find_released(released, folder), released=released)
+        path = find_released(released, folder, ALONE.get(part))
+        return Located(part=part, source=source, path=path, released=released)
     path = (preset.folder / source).expanduser()
     if not path.exists():
         raise MtvcraftError(
@@ -136,18 +157,26 @@ def _locate(part: str, source: str, preset: Preset, folder: Path | None) -> Loca
     return Located(part=part, source=source, path=path)
 
 
-def find_released(released: Released, folder: Path | None) -> Path | None:
-    """Look for published weights in the user's folder, then in the hub's cache."""
-    places: list[Path] = []
-    if folder is not None:
-        places += [folder / repo / path for repo, path in _repositories(released)]
-        places += [folder / name for name in (released.path, released.name, *released.elsewhere.values())]
-        places += [folder / Path(path).name for path in (released.path, *released.elsewhere.values())]
+def find_released(released: Released, folder: Path | None, tensor: str | None = None) -> Path | None:
+    """Look for published weights in the user's folder, then in the hub's cache and in our own.
+
+    Args:
+        released: what is sought.
+        folder: of the user's own, laid out like the repositories or flat.
+        tensor: all that is needed of it; shards without it may be missing.
+    """
+    places = [] if folder is None else places_in(folder, released)
     for repo, path in _repositories(released):
-        places += [snapshot / path for snapshot in _snapshots(repo)]
-    places += [weights_folder() / repo / path for repo, path in _repositories(released)]
-    places += [weights_folder() / released.name / released.path]
-    return next((_converted(place) for place in places if _holds(place, released)), None)
+        places += [snapshot / path for snapshot in snapshots(repo)]
+    places += [weights_folder() / (repo or released.name) / path for repo, path in _repositories(released)]
+    return next((_converted(place) for place in places if holds(place, released, tensor)), None)
+
+
+def places_in(folder: Path, released: Released) -> list[Path]:
+    """Where in a folder of the user's own published weights may lie."""
+    places = [folder / repo / path for repo, path in _repositories(released)]
+    places += [folder / name for name in (released.path, released.name, *released.elsewhere.values())]
+    return places + [folder / Path(path).name for path in (released.path, *released.elsewhere.values())]
 
 
 def locate_metric(name: str, folder: Path | None = None) -> Path | None:
@@ -164,24 +193,24 @@ def locate_metric(name: str, folder: Path | None = None) -> Path | None:
     lock = Lock()
     for source in metric_networks()[name].sources:
         file = source.files[0]
-        for place in _places(source, file.path, folder):
+        for place in _metric_places(source, file.path, folder):
             if place.is_file() and not lock.mismatch(source, file, place):
                 return place
     return None
 
 
-def _places(source: Source, path: str, folder: Path | None) -> Iterator[Path]:
+def _metric_places(source: Source, path: str, folder: Path | None) -> Iterator[Path]:
     """Where a file of a source may lie: the user's folder, the hub's cache, our own folder."""
     if folder is not None:
         yield from (folder / source.repo / path, folder / path, folder / Path(path).name)
     if source.kind == "hub":
-        yield from (snapshot / path for snapshot in _snapshots(source.repo, dataset=source.dataset))
+        yield from (snapshot / path for snapshot in snapshots(source.repo, dataset=source.dataset))
     yield weights_folder() / source.repo / path
 
 
 def _repositories(released: Released) -> list[tuple[str, str]]:
-    """Everywhere on the hub that the weights are: the repository, and the file or folder in it."""
-    own = [(repo, released.path) for repo in (released.repo, *released.also) if repo]
+    """Everywhere that the weights are published, or "" if nowhere: the repository, and the file or folder in it."""
+    own = [(repo or "", released.path) for repo in (released.repo, *released.also)]
     others = [(source.repo, released.path) for source in released.sources if source.kind != "hub"]
     return [*own, *others, *released.elsewhere.items()]
 
@@ -193,7 +222,7 @@ def hub_cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
 
 
-def _snapshots(repo: str, *, dataset: bool = False) -> list[Path]:
+def snapshots(repo: str, *, dataset: bool = False) -> list[Path]:
     """Folders of the hub's cache that hold a revision of `repo`, that of `main` first."""
     root = hub_cache() / f"{'datasets' if dataset else 'models'}--{repo.replace('/', '--')}"
     main = root / "refs" / "main"
@@ -208,13 +237,15 @@ def _converted(place: Path) -> Path:
     return beside if place.suffix in (".pt", ".bin", ".pth") and beside.is_file() else place
 
 
-def _holds(place: Path, released: Released) -> bool:
-    """Whether a file or folder has what is sought, and doesn't say that it is another model's."""
+def holds(place: Path, released: Released, tensor: str | None = None) -> bool:
+    """Whether a file or folder has all that is sought, and doesn't say that it is another model's."""
     if not place.is_dir():
         return place.is_file()
     if released.words:
         return (place / WORDS).is_file()
     if not any(path.suffix in ENDINGS for path in place.iterdir()):
+        return False
+    if lost_shards(place) and (tensor is None or shard_of(place, tensor) is None):
         return False
     try:
         said = json.loads((place / "config.json").read_text(encoding="utf-8"))
@@ -242,14 +273,20 @@ def require(preset: Preset, parts: Mapping[str, Located]) -> None:
             exit=Exit.WEIGHTS,
         )
     names = ", ".join(f"{part.part} ({size_text(part.released.bytes if part.released else None)})" for part in missing)
-    commands = "; ".join(
-        f"hf download {part.released.repo} --include '{part.released.path}*'" for part in missing if part.released
-    )
     raise MtvcraftError(
         f"preset `{preset.name}` needs weights that are not on this machine: {names}",
-        hint=f"fetch them: {commands}; or name a folder that has them with `--weights DIR`",
+        hint=f"fetch them: `{command_for(preset, missing)}`; or name a folder that has them with `--weights DIR`",
         exit=Exit.WEIGHTS,
     )
+
+
+def command_for(preset: Preset, missing: Iterable[Located]) -> str:
+    """The command that fetches missing parts of a preset."""
+    whole = {source for part, source in preset.weights.items() if part not in ALONE}
+    names = list(dict.fromkeys(part.source for part in missing))
+    if preset.name in preset_names() and all(name in whole for name in names):
+        return f"mtvcraft download {preset.name}"
+    return f"mtvcraft download {' '.join(names)}"
 
 
 def size_text(size_bytes: int | None) -> str:

@@ -187,7 +187,9 @@ def test_a_folder_of_released_weights_runs_and_replay_wants_the_same(there: Path
     weights = released_weights(there / "weights", seed=1)
     toy_preset(there, weights={"tokenizer": "tokenizer", "transformer": "7b", "vae": "cogvideox-vae"})
     words = ["animate", "ref.png", "drive.npy", "--preset", "toy"]
-    assert_refused(mtvcraft(*words, "-o", "out.mp4", "-q", cwd=there), 6, "hf download yanboding/MTVCrafter")
+    assert_refused(
+        mtvcraft(*words, "-o", "out.mp4", "-q", cwd=there), 6, "mtvcraft download tokenizer 7b cogvideox-vae"
+    )
     mtvcraft(*words, "--weights", weights, "-o", "out.mp4", cwd=there, check=0)
     sidecar = json.loads((there / "out.mp4.json").read_text())
     assert sorted(sidecar["weights"]) == [

@@ -58,7 +58,7 @@ def test_text_is_kept_and_the_encoder_then_needed_no_longer(there: Path) -> None
     assert (there / "a.mp4").read_bytes() == (there / "b.mp4").read_bytes()
     mtvcraft(*WORDS, "-o", "c.mp4", "--text-guidance", "1", cwd=there, check=0)
     refused = mtvcraft(*WORDS, "-o", "d.mp4", "--prompt", "something new", "-q", cwd=there)
-    assert_refused(refused, 6, "text_encoder", "hf download Wan-AI/Wan2.1-I2V-14B-480P-Diffusers")
+    assert_refused(refused, 6, "text_encoder", "mtvcraft download umt5")
 
 
 def test_every_option_changes_the_frames_or_costs_nothing(there: Path) -> None:
@@ -93,7 +93,7 @@ def test_motion_guidance_needs_the_small_model_s_no_motion_tokens(there: Path) -
     shutil.rmtree(there / "weights" / "MV-DiT" / "CogVideoX")
     mtvcraft(*WORDS, "-o", "out.mp4", cwd=there, check=0)
     refused = mtvcraft(*WORDS, "--motion-guidance", "3", "-o", "m.mp4", "-q", cwd=there)
-    assert_refused(refused, 6, "no_motion", "hf download yanboding/MTVCrafter --include 'MV-DiT/CogVideoX*'")
+    assert_refused(refused, 6, "no_motion", "mtvcraft download 7b")
 
 
 def test_frames_have_the_size_asked_for_or_the_shape_of_the_picture(there: Path) -> None:

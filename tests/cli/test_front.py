@@ -13,7 +13,7 @@ from mtvcraft_cli import __version__
 from tests.cli.run import assert_refused, heeding_ctrl_c, mtvcraft
 from tests.cli.toy import toy_preset
 
-COMMANDS = ["animate", "pose", "tokenize", "presets", "replay", "cache"]
+COMMANDS = ["animate", "pose", "tokenize", "download", "presets", "replay", "cache"]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,9 @@ def test_every_option_of_every_command_is_explained(tmp_path: Path) -> None:
         (["tokenize", "b.npz"], "b.npz"),
         (["replay", "out.mp4.json"], "out.mp4.json"),
         (["cache", "burn"], "burn"),
+        (["cache", "prune"], "--limit"),
+        (["cache", "prune", "--limit", "much"], "much"),
+        (["download", "7"], "7b"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -1,10 +1,13 @@
 """What is kept is found again only when it is whole and belongs to the same inputs."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from mtvcraft_cli.cache import Cache, key_of
+from mtvcraft_cli.cli.cache import read_size
+from mtvcraft_cli.errors import MtvcraftError
 
 
 @pytest.fixture
@@ -74,3 +77,31 @@ def test_the_hash_of_a_large_file_is_remembered_until_it_changes(cache: Cache, t
     with weights.open("r+b") as file:
         file.write(b"x")
     assert cache.sha256_of(weights) != first
+
+
+def test_pruning_takes_what_was_not_used_for_longest(cache: Cache) -> None:
+    for age, key in enumerate(("new", "used", "old")):
+        _keep(cache, key, "x" * 1000)
+        os.utime(cache.folder / "joints" / key, (1000 - age, 1000 - age))
+    assert cache.find("joints", "old") is not None, "which makes it the latest used"
+    each_bytes = cache.entries()[0].size_bytes
+    assert cache.prune(2 * each_bytes) == each_bytes
+    assert {entry.key for entry in cache.entries()} == {"new", "old"}
+    assert cache.prune(2 * each_bytes) == 0
+    assert cache.prune(0) == 2 * each_bytes
+    assert cache.entries() == []
+    assert list((cache.folder / "joints").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [("10GB", 10**10), ("500 mb", 5 * 10**8), ("1.5G", 15 * 10**8), ("2GiB", 2**31), ("0", 0), ("7B", 7)],
+)
+def test_a_limit_is_written_as_people_write_sizes(text: str, size_bytes: int) -> None:
+    assert read_size(text) == size_bytes
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GB", "10XB", "1iB"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(MtvcraftError, match="is no size"):
+        read_size(text)

@@ -99,7 +99,7 @@ def test_only_what_a_run_needs_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(MtvcraftError, match=r"no_motion \(14.3 GB\)") as caught:
         require(guided(preset), locate(guided(preset), folder))
     assert caught.value.exit is Exit.WEIGHTS
-    assert "hf download yanboding/MTVCrafter --include 'MV-DiT/CogVideoX*'" in caught.value.hint
+    assert "`mtvcraft download 7b`" in caught.value.hint
 
 
 def test_a_lora_is_a_part_with_a_licence_and_files(tmp_path: Path) -> None:
