@@ -117,7 +117,8 @@ class PieceStream:
     def __init__(self, pieces: Pieces, resize: Callable[[Frames], Float32[np.ndarray, "_ _ _ 3"]]) -> None:
         self._waiting = sorted(map(tuple, pieces.tolist()), key=lambda piece: (piece[-1], piece[0]))
         self._resize = resize
-        self._held: dict[int, npt.NDArray[np.float32]] = {}
+        self.held: dict[int, npt.NDArray[np.float32]] = {}
+        """Frames that are still needed, by their place."""
         self._next = 0
         self.order = list(self._waiting)
         """The pieces as they come out."""
@@ -127,12 +128,12 @@ class PieceStream:
         for frame in frames:
             place, self._next = self._next, self._next + 1
             if any(place in piece for piece in self._waiting):
-                self._held[place] = self._resize(frame[None])[0]
+                self.held[place] = self._resize(frame[None])[0]
             while self._waiting and self._waiting[0][-1] == place:
                 piece = self._waiting.pop(0)
-                yield np.stack([self._held[each] for each in piece])[None]
+                yield np.stack([self.held[each] for each in piece])[None]
             first = min((piece[0] for piece in self._waiting), default=self._next)
-            self._held = {each: held for each, held in self._held.items() if each >= first}
+            self.held = {each: held for each, held in self.held.items() if each >= first}
 
 
 def for_i3d(frames: Frames) -> Float32[np.ndarray, "_ _ _ 3"]:

@@ -89,7 +89,7 @@ def published_table(bench: Bench, protocol: str, rows: str) -> Table:
 def _title(report: "EvalReport") -> str:
     samples = [system.totals.samples for system in report.systems]
     most = max(samples, key=lambda sample: int(sample["frames"]))
-    parts = [report.prepared.title, f"{most['frames']} frames"]
+    parts = [report.title, f"{most['frames']} frames"]
     if "pieces" in most:
         parts.append(f"{most['pieces']} pieces")
     return ", ".join(parts)

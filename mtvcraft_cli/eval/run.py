@@ -54,6 +54,11 @@ class EvalReport:
         return any(system.failed for system in self.systems)
 
     @property
+    def title(self) -> str:
+        """What was measured, in a few words."""
+        return self.prepared.title(max(len(system.totals.clips) for system in self.systems))
+
+    @property
     def published(self) -> list[Row]:
         """The rows that belong beside these."""
         job = self.prepared.job
@@ -76,7 +81,7 @@ class EvalReport:
         published = bench.published.get(job.protocol.name) if bench else None
         return {
             **self.prepared.told(),
-            "title": self.prepared.title,
+            "title": self.title,
             "versions": {**versions(), "pillow": pillow},
             "systems": [
                 {

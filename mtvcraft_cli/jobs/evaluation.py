@@ -99,15 +99,20 @@ class PreparedEval:
     @property
     def clips(self) -> int:
         """How many clips the ground truth has of those wanted."""
-        return len({pair.truth.source.id for system in self.systems for pair in system.pairs})
+        return len({id for system in self.systems for id in _ids(system)})
 
     @property
-    def title(self) -> str:
-        """What is measured, in a few words."""
-        bench, protocol = self.job.bench, self.job.protocol.name
-        if bench is None:
-            return f"{self.job.truth.name}, protocol {protocol}, {self.clips} clips"
-        return f"{bench.title}, protocol {protocol}, {self.clips} of {bench.count} clips"
+    def wanted(self) -> int:
+        """How many clips there should be: those of the bench, or all of the ground truth."""
+        if self.job.bench is not None:
+            return self.job.bench.count
+        return len({id for system in self.systems for id in (*system.failed, *_ids(system))})
+
+    def title(self, clips: int) -> str:
+        """Say what is measured in a few words, on so many clips."""
+        name = self.job.bench.title if self.job.bench else self.job.truth.resolve().name
+        count = f"{clips} of {self.wanted}" if self.job.bench or clips < self.wanted else str(clips)
+        return f"{name}, protocol {self.job.protocol.name}, {count} clips"
 
     def told(self) -> dict[str, Any]:
         """What would be done, as plain data."""
@@ -129,12 +134,16 @@ class PreparedEval:
 
     def plan_text(self) -> str:
         """What would be done, in a few lines."""
-        lines = [self.title]
+        lines = [self.title(self.clips)]
         for each in self.systems:
             frames = sum(len(pair.truth.places) for pair in each.pairs)
             lines.append(f"{each.system.name}: {len(each.pairs)} clips, {frames} frames")
         lines.append(f"metrics: {', '.join(self.job.metrics)}; on {self.device}")
         return "\n".join(lines)
+
+
+def _ids(system: PreparedSystem) -> list[str]:
+    return [pair.truth.source.id for pair in system.pairs]
 
 
 @dataclass

@@ -135,9 +135,9 @@ def run_download(prepared: PreparedDownload, meter: Meter, watch: Watch) -> list
     if job.from_folder is not None:
         for each in prepared.wanted:
             adopt(each, job.from_folder, whole_folder=each.name in job.names)
-    if missing := prepared.missing:
+    if missing := _not_here(prepared):
         fetch_all(missing, job.settings, meter)
-    if lost := prepared.missing:
+    if lost := _not_here(prepared):
         raise MtvcraftError(
             f"{', '.join(each.name for each in lost)} came, and is not whole",
             hint="its authors may have changed what they publish; take files that you have with `--from DIR`",
@@ -152,6 +152,10 @@ def run_download(prepared: PreparedDownload, meter: Meter, watch: Watch) -> list
                 convert(place, watch)
     places = [plan.place_of(each, job.weights) for each in prepared.wanted]
     return [str(place) for place in places if place is not None]
+
+
+def _not_here(prepared: PreparedDownload) -> list[Released]:
+    return [each for each in prepared.wanted if not plan.is_here(each, prepared.job.weights)]
 
 
 def _list(job: DownloadJob, wanted: Sequence[Released]) -> list[plan.Item]:

@@ -128,9 +128,8 @@ def test_a_preset_s_weights_are_fetched_and_found_and_nothing_else(
 
 
 def test_animate_says_what_is_missing_and_fetches_it_only_with_leave(
-    tmp_path: Path, here: Here, hub: Hub, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, here: Here, hub: Hub, at_hub: dict[str, str]
 ) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
     picture(tmp_path / "ref.png")
     save_joints(tmp_path / "drive.npy", 9)
     toy_preset(tmp_path, weights={"tokenizer": "tokenizer", "transformer": "7b", "vae": "cogvideox-vae"})
@@ -140,7 +139,7 @@ def test_animate_says_what_is_missing_and_fetches_it_only_with_leave(
     assert_refused(here(*words, "--yes", "--offline", "-q"), 6, command)
     assert_refused(here(*words, "--yes", "--dry-run", "-q"), 6, command)
     assert hub.asked == []
-    result = here(*words, "--yes", check=0)
+    result = mtvcraft(*words, "--yes", cwd=tmp_path, env=at_hub, check=0)
     assert "14.3 GB" in result.stderr
     assert "CogVideoX licence" in result.stderr
     assert (tmp_path / "out.mp4").is_file()

@@ -406,7 +406,7 @@ def test_a_bench_takes_its_own_clips_and_names_the_missing_ones(folders, tmp_pat
     for name, new in (("one", "00337"), ("two", "201_005_1x1")):
         shutil.copytree(folders / "made" / name, made / new)
     report = score(tmp_path, tmp_path / "cache", bench=load_bench("tiktok"), metrics=["psnr"])
-    assert report.prepared.title == "TikTok, protocol mtvcraft, 2 of 10 clips"
+    assert report.title == "TikTok, protocol mtvcraft, 2 of 10 clips"
     assert len(report.as_json()["clips_missing"]) == 8
     assert any("00001" in line for line in report.warnings)
 

@@ -63,26 +63,22 @@ def browser(tmp_path_factory) -> Iterator[Browser]:
         yield running
 
 
-def pixels(browser: Browser) -> list[int]:
-    """The middle of every canvas, added up."""
-    return browser.run(
-        "[...document.querySelectorAll('canvas')].map((each) => each.getContext('2d')"
-        ".getImageData(0, 0, each.width, each.height).data.reduce((sum, value) => sum + value, 0))"
-    )
+def drawn(browser: Browser) -> list[str]:
+    """What every canvas shows."""
+    return browser.run("[...document.querySelectorAll('canvas')].map((each) => each.toDataURL())")
 
 
 def test_clips_play_in_step_without_any_request_or_complaint(browser: Browser, report: EvalReport, tmp_path: Path):
     write_page(tmp_path / "report.html", report)
     browser.open(tmp_path / "report.html", size_px=(1000, 1400))
     assert browser.run("document.title").startswith("TikTok, protocol mtvcraft")
-    browser.wait(lambda: all(pixels(browser)))
-    first = pixels(browser)
-    assert len(first) == 4
+    browser.wait(lambda: len(set(drawn(browser))) == 4)  # before they are drawn all are alike
+    first = drawn(browser)
     browser.run(
         "((line) => { line.value = 7; line.dispatchEvent(new Event('input')) })(document.querySelector('#frame'))"
     )
     browser.settle()
-    assert all(one != other for one, other in zip(first, pixels(browser), strict=True))
+    assert all(one != other for one, other in zip(first, drawn(browser), strict=True))
     assert browser.run("document.querySelector('#time').textContent") == "frame 8 of 12"
     browser.run("document.querySelector('#play').scrollIntoView()")
     browser.click("#play")
@@ -92,9 +88,7 @@ def test_clips_play_in_step_without_any_request_or_complaint(browser: Browser, r
     assert browser.run("document.querySelector('#frame').value") != at
     browser.click("#play")
     assert browser.run("document.querySelectorAll('td.best').length") == 2
-    assert browser.requests() == [(tmp_path / "report.html").as_uri()] or all(
-        address.startswith(("file:", "data:")) for address in browser.requests()
-    )
+    assert all(address.startswith(("file:", "data:")) for address in browser.requests())
     assert browser.complaints() == []
     assert EVIL in browser.run("document.querySelector('tbody').textContent")
     (tmp_path / "page.png").write_bytes(browser.screenshot())

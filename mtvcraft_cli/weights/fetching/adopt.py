@@ -57,7 +57,7 @@ def adopt(released: Released, folder: Path, *, whole_folder: bool = False) -> li
 
 def find(released: Released, folder: Path, *, whole_folder: bool = False) -> list[Taken]:
     """What a folder holds of what is sought; see `adopt`."""
-    if released.sources and not released.sources[0].files[0].is_pattern:
+    if released.sources and not any(file.is_pattern for file in released.sources[0].files):
         return _find_single(released, folder)
     for repo, path in released.elsewhere.items():
         for place in (folder / repo / path, folder / path, folder / Path(path).name):
