@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.latents.cogvideox import CogVideoXMotionTransformer, build_transformer, from_released
-from mtvcraft_cli.latents.rope import Rotary, motion_table, visual_table
+from mtvcraft_cli.latents.rope import Rotary, motion_table, motion_tables, visual_table
 from mtvcraft_cli.latents.sampler import Condition, denoise, make_scheduler
 from mtvcraft_cli.latents.vae import build_vae, decode, encode_reference, to_frames
 from mtvcraft_cli.preset import Statistics
 from mtvcraft_cli.shapes import Frames
-from mtvcraft_cli.tokens.normalise import normalise
+from mtvcraft_cli.tokens.normalise import normalise, seen
 from mtvcraft_cli.tokens.tokenizer import as_tokens, tokenizer_from_tensors
 from mtvcraft_cli.train.examples import Example, Examples
 from mtvcraft_cli.train.outcome import Outcome
@@ -61,9 +61,13 @@ class DitObjective(nn.Module):
         noise: Tensor,
         time: Tensor,
         dropped: Tensor,
+        first_mm: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """(b, f, c, h, w), (b, c, h, w), (b, n, d), (b, f, h, w), (b, f, c, h, w), (b) and (b) to scalars."""
-        visual, motion = self.tables(latents)
+        """(b, f, c, h, w), (b, c, h, w), (b, n, d), (b, f, h, w), (b, f, c, h, w), (b) and (b) to scalars.
+
+        Where positions are dynamic the drivers' first poses (b, 24, 3) give them.
+        """
+        visual, motion = self.tables(latents, first_mm)
         kept = self.alphas[time][:, None, None, None, None]  # type: ignore[index]
         noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
         velocity = kept.sqrt() * noise - (1 - kept).sqrt() * latents
@@ -77,12 +81,18 @@ class DitObjective(nn.Module):
         there = (error * figure).sum((1, 2, 3)) / figure.sum((1, 2, 3)).clamp(min=1)
         return {"loss": loss, "error": error.mean(), "figure": there.mean()}
 
-    def tables(self, latents: Tensor) -> tuple[Rotary, Rotary]:
-        """Rotary positions of the patches of latents (b, f, c, h, w), and of their motion tokens."""
+    def tables(self, latents: Tensor, first_mm: Tensor | None = None) -> tuple[Rotary, Rotary]:
+        """Rotary positions of the patches of latents (b, f, c, h, w), and of their motion tokens.
+
+        Those of the tokens are the same in all clips, or come from the first pose of each, (b, 24, 3).
+        """
         config, frames = self.transformer.config, latents.shape[1]
         rows, columns = (side // config.patch_size for side in latents.shape[-2:])
         visual = visual_table(frames, rows, columns, config.attention_head_dim)
-        motion = motion_table(frames, self.joint_mean_mm, config.attention_head_dim)
+        if first_mm is not None and self.transformer.dynamic:
+            motion = motion_tables(frames, first_mm.cpu().numpy(), config.attention_head_dim)
+        else:
+            motion = motion_table(frames, self.joint_mean_mm, config.attention_head_dim)
         return visual.to(latents.device), motion.to(latents.device)
 
 
@@ -95,7 +105,7 @@ class DitStage:
         stats: what joints are normalised with.
         examples: clips to train on.
         held: clips for the report.
-        folder: of the run; latents and tokens are kept in it.
+        folder: latents and tokens are kept in it.
         parts: the weights of "tokenizer" and "vae".
 
     Raises:
@@ -126,18 +136,27 @@ class DitStage:
         self.vae: AutoencoderKLCogVideoX = build_vae(self.preset["vae"], tensors["vae"])
         self.outcome = Outcome(self.preset, stats, parts)
         self.scheduler = make_scheduler(preset["sampler"]["scheduler"], preset["scheduler"])
-        self.frames, self.kind = preset["frames"], preset["differential"]
+        self.frames, self.kind, self.axes = preset["frames"], preset["differential"], preset.get("joint_axes", "xyz")
         buckets = settings.buckets or ((preset["size_px"][0], preset["size_px"][1]),)
         maker = Latents(
-            vae=self.vae, examples=examples, buckets=buckets, frames=self.frames, scaled=preset["reference_scaled"]
+            vae=self.vae,
+            examples=examples,
+            buckets=buckets,
+            frames=self.frames,
+            scaled=preset["reference_scaled"],
+            quick=settings.loop.precision == "bfloat16",
         )
         world = (settings.world.motion and Path(settings.world.motion).name, settings.world.before)
         of_latents = fingerprint(tensors["vae"], factor, buckets, self.frames, preset["reference_scaled"], world)
         self.latents = Shards(folder / "latents", of_latents, maker.make)
         of_tokens = fingerprint(
-            tensors["tokenizer"], of_latents, self.kind, stats.mean_mm.tolist(), stats.std_mm.tolist()
+            tensors["tokenizer"],
+            of_latents,
+            self.kind if self.axes == "xyz" else [self.kind, self.axes],
+            stats.mean_mm.tolist(),
+            stats.std_mm.tolist(),
         )
-        tokeniser = Tokens(tokenizer=self.tokenizer, latents=self.latents, stats=stats, kind=self.kind)
+        tokeniser = Tokens(tokenizer=self.tokenizer, latents=self.latents, stats=stats, kind=self.kind, axes=self.axes)
         self.tokens = Shards(folder / f"tokens-{of_tokens[:8]}", of_tokens, tokeniser.make)
         self.buckets = len(buckets)
         self.clips = -(-settings.clips // (CLIPS * self.buckets)) * CLIPS * self.buckets
@@ -154,7 +173,7 @@ class DitStage:
         bucket = int(samples_rng(loop.seed, step).integers(self.buckets))
         there = self._there(step) // (CLIPS * self.buckets)
         made: dict[str, list[Any]] = {
-            name: [] for name in ("latents", "reference", "figure", "tokens", "noise", "time")
+            name: [] for name in ("latents", "reference", "figure", "tokens", "noise", "time", "first_mm")
         }
         dropped = []
         for sample in samples:
@@ -165,6 +184,7 @@ class DitStage:
             for name in ("latents", "reference"):
                 made[name].append(clip[name].float())
             made["figure"].append(clip["figure"])
+            made["first_mm"].append(clip["joints_mm"][0])
             made["tokens"].append(self.tokens.clip(number)["tokens"])
             made["noise"].append(torch.from_numpy(rng.standard_normal(clip["latents"].shape, dtype=np.float32)))
             made["time"].append(torch.tensor(min(999, int(1000 * rng.random() ** power))))
@@ -205,7 +225,7 @@ class DitStage:
         reference = encode_reference(
             self.vae, clip.reference, self.frames, sample=False, scaled=scaled, generator=generator
         ).to(transformer.device)
-        visual, motion = self.objective.tables(reference)
+        visual, motion = self.objective.tables(reference, torch.from_numpy(clip.joints_mm[:1]))
         condition = Condition(
             reference=reference, tokens=tokens[None].to(transformer.device), visual=visual, motion=motion
         )
@@ -220,7 +240,7 @@ class DitStage:
         """(N, D) motion tokens of a clip's driver."""
         joints = normalise(torch.from_numpy(clip.joints_mm), self.stats)[None]
         origin = {"none": 0.0, "window": joints[:, 1:2], "reference": joints[:, :1]}[self.kind]
-        found = self.tokenizer.encode(joints[:, 1:] - origin)
+        found = self.tokenizer.encode(seen(joints[:, 1:] - origin, self.axes))
         if self.tokenizer.codes is not None:
             found = self.tokenizer.look_up(self.tokenizer.quantise(found))
         return as_tokens(found)[0]

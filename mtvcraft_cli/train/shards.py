@@ -25,9 +25,9 @@ from torch.nn import functional
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import write_text_whole, writing
 from mtvcraft_cli.latents.vae import to_video
-from mtvcraft_cli.preset import Differential, Statistics
+from mtvcraft_cli.preset import Differential, JointAxes, Statistics
 from mtvcraft_cli.progress import Watch, silent
-from mtvcraft_cli.tokens.normalise import normalise
+from mtvcraft_cli.tokens.normalise import normalise, seen
 from mtvcraft_cli.tokens.tokenizer import MotionTokenizer
 from mtvcraft_cli.train.examples import Examples, Size
 
@@ -114,6 +114,8 @@ class Latents:
     frames: int
     scaled: bool
     """Whether reference latents are scaled as noisy ones are."""
+    quick: bool = False
+    """Whether a CPU computes in bfloat16, too, which some do three times as fast."""
 
     def bucket(self, shard: int) -> Size:
         """Width and height of a shard's clips."""
@@ -144,7 +146,8 @@ class Latents:
         return {name: torch.stack(values) for name, values in made.items()}
 
     def _mean(self, video: Tensor) -> Tensor:
-        with torch.autocast(self.vae.device.type, torch.bfloat16, enabled=self.vae.device.type != "cpu"):
+        device = self.vae.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.quick or device != "cpu"):
             return self.vae.encode(video.to(self.vae.device)).latent_dist.mode().float().cpu()
 
 
@@ -167,6 +170,7 @@ class Tokens:
     latents: Shards
     stats: Statistics
     kind: Differential
+    axes: JointAxes = "xyz"
 
     @torch.no_grad()
     def make(self, shard: int) -> dict[str, Tensor]:
@@ -174,7 +178,8 @@ class Tokens:
         joints_mm = self.latents.whole(shard)["joints_mm"].to(self.tokenizer.device)
         joints = normalise(joints_mm, self.stats)
         origin = {"none": 0.0, "window": joints[:, 1:2], "reference": joints[:, :1]}[self.kind]
-        found = torch.cat([self.tokenizer.encode(some) for some in (joints[:, 1:] - origin).split(8)])
+        told = seen(joints[:, 1:] - origin, self.axes)
+        found = torch.cat([self.tokenizer.encode(some) for some in told.split(8)])
         if self.tokenizer.codes is None:
             return {"tokens": found.half().cpu()}
         return {"tokens": self.tokenizer.quantise(found).int().cpu()}

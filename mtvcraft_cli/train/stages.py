@@ -20,6 +20,7 @@ def train_stage(
     folder: Path,
     *,
     parts: Mapping[str, Path] | None = None,
+    clips: Path | None = None,
     limit_s: float | None = None,
     watch: Watch = silent,
 ) -> Trained:
@@ -30,6 +31,8 @@ def train_stage(
         recipe: how.
         folder: of the run; the same folder goes on with the same run.
         parts: weights trained before, by part ("tokenizer", "vae"): files or folders of runs. "dit" needs both.
+        clips: where "dit" keeps the clips that it learns from, so that several runs can share them; by default in the
+            run's own folder.
         limit_s: seconds after which to stop with a checkpoint.
         watch: counts steps.
 
@@ -52,7 +55,7 @@ def train_stage(
     else:
         from mtvcraft_cli.train.dit import DitStage
 
-        stage = DitStage(settings, recipe.preset, _statistics(), *_examples(settings.world), folder, files)
+        stage = DitStage(settings, recipe.preset, _statistics(), *_examples(settings.world), clips or folder, files)
     return train(stage, settings.loop, folder, limit_s=limit_s, watch=watch)
 
 
