@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
+from jaxtyping import Float32
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -108,7 +109,11 @@ def run_animation(prepared: PreparedAnimation, watch: Watch) -> "AnimationReport
     with report.stage("tokenize"):
         tokens = find_tokens(prepared, motion, tokenizer, report, watch)  # (W, F, 24) codes
     if loaded is not None:
-        animate(prepared, loaded[0], loaded[1], picture, tokens, tokenizer, report, watch)
+        models, settings = loaded
+        if models.dynamic:
+            first_mm = first_pose(prepared, motion, tokens, tokenizer, report.remarks)
+            settings = replace(settings, joint_mean_mm=first_mm)
+        animate(prepared, models, settings, picture, tokens, tokenizer, report, watch)
         write_sidecar(job.output, report.sidecar())
     if job.compare is not None:
         with report.stage("compare"):
@@ -140,7 +145,7 @@ def animate(
             prepared.windows,
             settings,
             job.seed,
-            kept=report.keep(tokens.tokens, picture),
+            kept=report.keep(tokens.tokens, picture, settings.joint_mean_mm),
             watch=watch,
             working=partial(working, device=settings.device, offload=offload_of(prepared)),
         )
@@ -307,14 +312,38 @@ def to_tokens(
     watch: Watch,
 ) -> Tokenised:
     """Joints at the driver's rate to tokens at the model's."""
-    motion = resample(motion, timing.model_rate, timing.model_frames)
-    joints_mm = motion.joints_mm
-    if preset.body == "neutral":
-        joints_mm = neutral_joints(motion, load_body(body_model) if body_model else None)
+    joints_mm = seen_joints(motion, preset, timing, body_model)
     windows = plan_windows(timing.model_frames, preset.frames, preset.overlap)
     torch.backends.cudnn.allow_tf32 = False  # ten bits of a float would choose other codes
     with working(tokenizer, torch.device(device), "model"):
-        return tokenise(joints_mm, tokenizer, windows, preset.statistics, preset.differential, watch)
+        return tokenise(joints_mm, tokenizer, windows, preset.statistics, preset.differential, watch, preset.joint_axes)
+
+
+def seen_joints(motion: Motion, preset: Preset, timing: Timing, body_model: Path | None) -> JointsMm:
+    """The driver's joints as a preset's tokenizer gets them: at the model's rate, on the body that it knows."""
+    motion = resample(motion, timing.model_rate, timing.model_frames)
+    if preset.body == "neutral":
+        return neutral_joints(motion, load_body(body_model) if body_model else None)
+    return motion.joints_mm
+
+
+def first_pose(
+    prepared: PreparedAnimation,
+    motion: Motion | None,
+    tokens: "MotionInTokens",
+    tokenizer: MotionTokenizer,
+    remarks: list[str],
+) -> Float32[np.ndarray, "24 3"]:
+    """The joints of the driver's first frame, millimetres, where motion tokens lie in a `dynamic` model."""
+    job, preset = prepared.job, prepared.job.preset
+    if motion is not None:
+        first_mm = seen_joints(motion, preset, prepared.timing, job.driver.body_model)[0]
+        return np.round(first_mm.astype(np.float64), 2).astype(np.float32)  # as precise as a file of tokens keeps it
+    if tokens.origin_mm is not None:
+        return tokens.origin_mm[0]
+    remarks.append("where the driver's joints are at first is not in the tokens: it is taken from what they decode to")
+    some = tokens.tokens[:1], tokenizer, prepared.windows[:1], preset.statistics, preset.differential
+    return detokenise(*some, axes=preset.joint_axes)[0]
 
 
 def load_tokenizer(preset: Preset, part: Located) -> MotionTokenizer:
@@ -461,7 +490,13 @@ def write_comparison(
     size_px = given.size_px if given else (drive.tokens and drive.tokens.size_px) or preset.size_px
     with working(tokenizer, torch.device(prepared.device), "model"):
         after_mm = detokenise(
-            tokens.tokens, tokenizer, prepared.windows, preset.statistics, preset.differential, tokens.origin_mm
+            tokens.tokens,
+            tokenizer,
+            prepared.windows,
+            preset.statistics,
+            preset.differential,
+            tokens.origin_mm,
+            axes=preset.joint_axes,
         )
     after = sure_motion(after_mm, timing.model_rate, size_px)
     after = replace(after, fov_deg=given.fov_deg) if given else after
@@ -528,7 +563,7 @@ class AnimationReport:
         """Since the work began."""
         return time.monotonic() - self.started
 
-    def keep(self, tokens: TokensFile, picture: Picture) -> "KeptWindows":
+    def keep(self, tokens: TokensFile, picture: Picture, places_mm: Float32[np.ndarray, "24 3"]) -> "KeptWindows":
         """Where the windows of this job are kept, under everything that their latents depend on."""
         prepared, preset = self.prepared, self.prepared.job.preset
         own = (
@@ -543,6 +578,7 @@ class AnimationReport:
         parts = {
             "inputs": inputs,
             "picture": hashlib.sha256(picture.tobytes()).hexdigest(),
+            "places": hashlib.sha256(places_mm.tobytes()).hexdigest(),
             "preset": preset.fingerprint,
             "seed": prepared.job.seed,
             "two_passes": prepared.job.two_passes,
@@ -722,7 +758,14 @@ def run_tokenizing(prepared: PreparedTokens, watch: Watch) -> FileReport:
     meta = {"fingerprint": prepared.fingerprint, "command": job.command, "versions": versions()}
     if (tokens := prepared.drive.tokens) is not None:
         joints_mm = detokenise(
-            tokens.tokens, tokenizer, tokens.plan, preset.statistics, tokens.differential, tokens.origin_mm, watch
+            tokens.tokens,
+            tokenizer,
+            tokens.plan,
+            preset.statistics,
+            tokens.differential,
+            tokens.origin_mm,
+            watch,
+            preset.joint_axes,
         )
         motion = sure_motion(joints_mm, tokens.rate, tokens.size_px or preset.size_px)
         save_motion(job.output, replace(motion, meta={**meta, "source": {"name": job.drive.name}}))

@@ -17,6 +17,7 @@ from mtvcraft_cli.cli.pose import pose
 from mtvcraft_cli.cli.presets import presets
 from mtvcraft_cli.cli.replay import replay
 from mtvcraft_cli.cli.tokenize import tokenize
+from mtvcraft_cli.cli.train_ablations import ablations
 
 
 def _show_version(wanted: bool) -> None:
@@ -37,7 +38,7 @@ def _root(
 for function in (animate, pose, tokenize, eval_, download, presets, replay, cache):
     command(function)
 group("train", train.HELP)
-for stage in (train.prepare, train.tokenizer, train.vae, train.dit, train.latents):
+for stage in (train.prepare, train.tokenizer, train.vae, train.dit, train.latents, ablations):
     command(stage, within="train")
 
 

@@ -165,7 +165,7 @@ class PreparedAnimation:
             )
         if self.job.preset.seeded:
             lines.append(
-                f"preset {self.job.preset.name} has random weights until trained ones come with the package: "
+                f"preset {self.job.preset.name} has random weights: "
                 "the video shows that every stage works, not what a trained model makes"
             )
         return lines
