@@ -8,8 +8,10 @@ import typer
 from mtvcraft_cli import __version__
 from mtvcraft_cli.cli.animate import animate
 from mtvcraft_cli.cli.cache import cache
+from mtvcraft_cli.cli.doctor import doctor
 from mtvcraft_cli.cli.front import app, command
 from mtvcraft_cli.cli.front import main as run
+from mtvcraft_cli.cli.plan import plan
 from mtvcraft_cli.cli.pose import pose
 from mtvcraft_cli.cli.presets import presets
 from mtvcraft_cli.cli.replay import replay
@@ -31,7 +33,7 @@ def _root(
     """A picture of any character and a video of anyone moving give a video of that character moving so."""
 
 
-for function in (animate, pose, tokenize, presets, replay, cache):
+for function in (animate, pose, tokenize, presets, plan, doctor, replay, cache):
     command(function)
 
 

@@ -185,12 +185,16 @@ def _repositories(released: Released) -> list[tuple[str, str]]:
     return own + list(released.elsewhere.items())
 
 
-def _snapshots(repo: str) -> list[Path]:
-    """Folders of the hub's cache that hold a revision of `repo`, that of `main` first."""
+def hub_cache() -> Path:
+    """The folder of huggingface_hub's cache, by its own rules."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = Path(os.environ.get("HF_HOME", f"{cache}/huggingface")).expanduser()
-    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
-    root = hub / f"models--{repo.replace('/', '--')}"
+    return Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
+
+
+def _snapshots(repo: str) -> list[Path]:
+    """Folders of the hub's cache that hold a revision of `repo`, that of `main` first."""
+    root = hub_cache() / f"models--{repo.replace('/', '--')}"
     main = root / "refs" / "main"
     first = [root / "snapshots" / main.read_text(encoding="utf-8").strip()] if main.is_file() else []
     newest = sorted((root / "snapshots").glob("*"), key=lambda path: path.stat().st_mtime, reverse=True)
