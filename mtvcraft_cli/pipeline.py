@@ -5,13 +5,13 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -24,7 +24,9 @@ from torch.nn import functional
 
 from mtvcraft_cli.cache import Cache, key_of
 from mtvcraft_cli.device.memory import peak_memory
-from mtvcraft_cli.device.place import choose_dtype, working
+from mtvcraft_cli.device.place import Offload, choose_dtype, working
+from mtvcraft_cli.device.rates import Kind, keep_rates
+from mtvcraft_cli.errors import MtvcraftError
 from mtvcraft_cli.jobs.animation import PreparedAnimation
 from mtvcraft_cli.jobs.drive import Drive, DriveSettings, Estimator, Framing, tokenizer_identity
 from mtvcraft_cli.jobs.files import PreparedList, PreparedPose, PreparedTokens
@@ -47,6 +49,7 @@ from mtvcraft_cli.joints.view import write_view
 from mtvcraft_cli.latents import wan
 from mtvcraft_cli.latents.checkpoint import arguments_of
 from mtvcraft_cli.latents.cogvideox import CogVideoXMotionTransformer, build_transformer
+from mtvcraft_cli.latents.painter import Working
 from mtvcraft_cli.latents.sampler import make_scheduler
 from mtvcraft_cli.latents.seeded import seeded_tensors
 from mtvcraft_cli.latents.vae import build_vae
@@ -78,6 +81,13 @@ from mtvcraft_cli.weights.locate import ALONE, Located
 from mtvcraft_cli.weights.read import read_lora_config, read_tensor, read_tensors
 from mtvcraft_cli.windows import plan_windows
 
+WORKERS: Final[Mapping[type[nn.Module], Kind]] = {
+    CogVideoXMotionTransformer: "denoise",
+    WanMotionTransformer: "denoise",
+    AutoencoderKLCogVideoX: "code",
+    AutoencoderKLWan: "code",
+}
+"""What of a plan's work each network does; the others work for moments."""
 COMPARED_PX: Final = 384
 """Height of the panels of `--compare`."""
 
@@ -115,6 +125,7 @@ def run_animation(prepared: PreparedAnimation, watch: Watch) -> "AnimationReport
             settings = replace(settings, joint_mean_mm=first_mm)
         animate(prepared, models, settings, picture, tokens, tokenizer, report, watch)
         write_sidecar(job.output, report.sidecar())
+        report.keep_rates()
     if job.compare is not None:
         with report.stage("compare"):
             write_comparison(prepared, motion, tokens, tokenizer, watch)
@@ -147,7 +158,7 @@ def animate(
             job.seed,
             kept=report.keep(tokens.tokens, picture, settings.joint_mean_mm),
             watch=watch,
-            working=partial(working, device=settings.device, offload=offload_of(prepared)),
+            working=report.timed(partial(working, device=settings.device, offload=offload_of(prepared))),
         )
         for batch in retimed(frames, timing):
             writer.write(batch)  # (n, H, W, 3)
@@ -528,14 +539,9 @@ def sure_motion(joints_mm: JointsMm, rate: Fraction, size_px: tuple[int, int]) -
     return Motion(joints_mm=joints_mm, confidence=ones, observed=ones[:, 0] > 0, rate=rate, size_px=size_px)
 
 
-def offload_of(prepared: PreparedAnimation) -> Literal["none", "model"]:
-    """What `--offload auto` means: on a card whose free memory the models would fill, one at a time."""
-    if prepared.job.offload != "auto":
-        return prepared.job.offload
-    if not prepared.device.startswith("cuda"):
-        return "none"
-    free_bytes, _ = torch.cuda.mem_get_info(torch.device(prepared.device))
-    return "model" if sum(part.size_bytes for part in prepared.parts.values()) > free_bytes // 2 else "none"
+def offload_of(prepared: PreparedAnimation) -> Offload:
+    """What stays on the card, by the plan or as it was asked for."""
+    return "model" if prepared.plan.placement.offload == "model" else "none"
 
 
 @dataclass(kw_only=True)
@@ -550,6 +556,10 @@ class AnimationReport:
     remarks: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+    worked_s: dict[Kind, float] = field(default_factory=dict)
+    """How long transformer and VAE worked."""
+    looked: bool = False
+    """Whether an earlier run's character or windows were found, so that less was done than planned."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -557,6 +567,34 @@ class AnimationReport:
         started = time.monotonic()
         yield
         self.times_s[name] = round(time.monotonic() - started, 3)
+
+    def timed(self, work: Working) -> Working:
+        """Take the time for which each network works, while `work` has it on the device."""
+
+        @contextmanager
+        def watched(module: nn.Module) -> Iterator[nn.Module]:
+            kind = WORKERS.get(type(module))
+            started = time.monotonic()
+            with work(module) as there:
+                yield there
+                if self.prepared.device.startswith("cuda"):
+                    torch.cuda.synchronize()
+            if kind is not None:
+                self.worked_s[kind] = self.worked_s.get(kind, 0) + time.monotonic() - started
+
+        return watched
+
+    def keep_rates(self) -> None:
+        """Note how fast this machine was, where all that was planned was really done."""
+        plan = self.prepared.plan
+        if self.looked:
+            return
+        took: dict[Kind, float] = {**self.worked_s, "load": self.times_s["load"]}
+        if plan.task.pose_frames and self.times_s["pose"] > plan.task.pose_frames / 1000:  # else it was kept
+            took["pose"] = self.times_s["pose"]
+        found = {kind: plan.work[kind] / seconds for kind, seconds in took.items() if seconds and plan.work[kind]}
+        with suppress(MtvcraftError, OSError):  # the video is made, and this is only a memory of speeds
+            keep_rates(self.prepared.cache.folder, plan.machine.card, plan.task.preset.name, found)
 
     @property
     def seconds(self) -> float:
@@ -652,6 +690,7 @@ class KeptWindows:
         if folder is None:
             return None
         self.report.kept_windows += name.startswith("window")
+        self.report.looked = True
         return load_file(folder / "kept.safetensors")["kept"]
 
     def __setitem__(self, name: str, tensor: Tensor, /) -> None:
