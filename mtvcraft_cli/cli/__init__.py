@@ -7,6 +7,7 @@ import typer
 
 from mtvcraft_cli import __version__
 from mtvcraft_cli.cli.animate import animate
+from mtvcraft_cli.cli.batch import batch
 from mtvcraft_cli.cli.cache import cache
 from mtvcraft_cli.cli.front import app, command
 from mtvcraft_cli.cli.front import main as run
@@ -31,7 +32,7 @@ def _root(
     """A picture of any character and a video of anyone moving give a video of that character moving so."""
 
 
-for function in (animate, pose, tokenize, presets, replay, cache):
+for function in (animate, pose, tokenize, batch, presets, replay, cache):
     command(function)
 
 

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from mtvcraft_cli.cli.console import answer, say, warn, watch
+from mtvcraft_cli.cli.front import grouped, with_options_of
 from mtvcraft_cli.cli.options import (
     Background,
     Device,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from mtvcraft_cli.jobs.animation import AnimateJob
 
 
-def animate(
+def animation_job(
     reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="Picture of the character.")],
     drive: Annotated[
         Path,
@@ -73,13 +74,12 @@ def animate(
     ] = False,
     weights: Weights = None,
     force: Force = False,
-    dry_run: DryRun = False,
     *,
     look: LookOptions,
     motion: FramingOptions,
     driver: DriveOptions,
-) -> None:
-    """Make the character in REFERENCE move like the person in DRIVE."""
+) -> tuple[Any, str]:
+    """What the words ask for: an `AnimateJob`, and a line that says why its preset, where that was left open."""
     from mtvcraft_cli.jobs.animation import AnimateJob
     from mtvcraft_cli.jobs.choice import choose_preset
 
@@ -114,6 +114,13 @@ def animate(
         force=force,
         command=typed(),
     )
+    return job, why
+
+
+@with_options_of(animation_job)
+def animate(*, dry_run: DryRun = False, **settings: Any) -> None:
+    """Make the character in REFERENCE move like the person in DRIVE."""
+    job, why = animation_job(**grouped(animation_job, settings))
     run_job(job, dry_run=dry_run, why=why)
 
 

@@ -23,6 +23,12 @@ def peak_memory(device: str = "cpu") -> dict[str, int | None]:
     return peak
 
 
+def held_memory() -> int | None:
+    """Bytes of RAM that this process holds now; None where the system doesn't tell."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.is_file() else None
+
+
 def free_memory() -> int | None:
     """Bytes of RAM that may still be taken, by the container's limit where there is one; None where nothing tells."""
     free: list[int] = []

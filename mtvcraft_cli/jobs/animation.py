@@ -1,7 +1,7 @@
 """`mtvcraft animate` and `replay`, before the work."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from glob import glob
@@ -215,11 +215,14 @@ class PreparedAnimation:
         )
 
 
-def prepare_animation(job: AnimateJob, cache: Cache) -> PreparedAnimation:
-    """Check a job from the cheapest to the dearest question.
+ChooseEstimator = Callable[[Path, DriveSettings], Estimator | None]
+
+
+def check_names(job: AnimateJob) -> None:
+    """Refuse names that can't be right, before any file is opened.
 
     Raises:
-        MtvcraftError: exit 2, 6, 4 or 5, in this order.
+        MtvcraftError: exit 2.
     """
     for what, path in job.inputs.items():
         if what != "drive":
@@ -236,17 +239,46 @@ def prepare_animation(job: AnimateJob, cache: Cache) -> PreparedAnimation:
         raise MtvcraftError(
             f"`{job.compare}` is named twice", hint="give `--compare` another name than `-o`", exit=Exit.USAGE
         )
-    from mtvcraft_cli.device.place import choose_device
 
-    device = str(choose_device(job.device))
+
+def find_parts(job: AnimateJob, device: str, cache: Cache) -> tuple[dict[str, Located], dict[str, str]]:
+    """Find the weights of a job.
+
+    Returns:
+        Every part that is needed, and the hashes of those that made what is kept and are not there any more.
+
+    Raises:
+        MtvcraftError: exit 6; some are missing.
+    """
     parts = locate(job.preset, job.weights)
     made_by: dict[str, str] | None = None
     if any(parts[part].missing for part in TEXT_PARTS if part in parts):
         made_by = kept_hashes(job.preset, device, cache)
         parts = locate(job.preset, job.weights, leave_out=() if made_by is None else TEXT_PARTS)
     require(job.preset, parts)
-    estimator = choose_estimator(job.drive, job.driver)
-    hashes = _hashes(job, parts, cache) | (made_by or {}) | dict(estimator.hashes if estimator else {})
+    return parts, made_by or {}
+
+
+def prepare_animation(
+    job: AnimateJob, cache: Cache, estimator_for: ChooseEstimator = choose_estimator
+) -> PreparedAnimation:
+    """Check a job from the cheapest to the dearest question.
+
+    Args:
+        job: what is wanted.
+        cache: where finished stages are kept.
+        estimator_for: gives who finds the person in a driver; many jobs share what is loaded.
+
+    Raises:
+        MtvcraftError: exit 2, 6, 4 or 5, in this order.
+    """
+    check_names(job)
+    from mtvcraft_cli.device.place import choose_device
+
+    device = str(choose_device(job.device))
+    parts, made_by = find_parts(job, device, cache)
+    estimator = estimator_for(job.drive, job.driver)
+    hashes = _hashes(job, parts, cache) | made_by | dict(estimator.hashes if estimator else {})
     if job.expected_weights is not None:
         _check_weights(job.expected_weights, hashes)
     from mtvcraft_cli.video.picture import read_picture
