@@ -138,7 +138,7 @@ def animate(
             prepared.windows,
             settings,
             job.seed,
-            kept=report.keep(tokens.tokens, picture),
+            kept=report.keep(tokens.tokens, hashlib.sha256(picture.tobytes()).hexdigest()),
             watch=watch,
             working=partial(working, device=settings.device, offload=offload),
         )
@@ -618,8 +618,13 @@ class AnimationReport:
         """Since the work began."""
         return time.monotonic() - self.started
 
-    def keep(self, tokens: TokensFile, picture: Picture) -> "KeptWindows":
-        """Where the windows of this job are kept, under everything that their latents depend on."""
+    def keep(self, tokens: TokensFile, picture: str) -> "KeptWindows":
+        """Where the windows of this job are kept, under everything that their latents depend on.
+
+        Args:
+            tokens: (W, F, 24) codes, or (W, F, 24, D).
+            picture: SHA-256 of the picture's pixels.
+        """
         prepared, preset = self.prepared, self.prepared.job.preset
         own = (
             "transformer/",
@@ -632,7 +637,7 @@ class AnimationReport:
         inputs = {name: sha256 for name, sha256 in prepared.hashes.items() if name.startswith(own)}
         parts = {
             "inputs": inputs,
-            "picture": hashlib.sha256(picture.tobytes()).hexdigest(),
+            "picture": picture,
             "preset": preset.fingerprint,
             "seed": prepared.job.seed,
             "two_passes": prepared.job.two_passes,

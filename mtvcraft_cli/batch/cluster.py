@@ -281,8 +281,9 @@ class Crew:
 
     def lost(self, hand: Hand, error: Exception) -> Iterator[Ended | str]:
         """A worker is gone: its job goes to the next one, and another worker is hired in its place."""
-        why = str(error).strip().splitlines()[0]
+        why = _cause(error) if isinstance(error, self.ray.exceptions.RayTaskError) else str(error).splitlines()[0]
         task = hand.task
+        self.ray.kill(hand.actor)  # which is dead, or has failed at what it can't do: its place is needed
         if hand.place is None:
             self.dead_on_arrival += 1
             if self.dead_on_arrival >= ATTEMPTS:

@@ -38,9 +38,10 @@ class Ended:
     at: str = ""
     """When it ended, in UTC."""
     remarks: tuple[str, ...] = ()
+    """What is to be said of it; as `warnings` and `trace` not in the file: the sidecar has the first two."""
     warnings: tuple[str, ...] = ()
     trace: str = ""
-    """Where an internal fault happened; not written to the file."""
+    """Where a fault happened."""
 
     @property
     def failed(self) -> bool:
@@ -49,7 +50,7 @@ class Ended:
 
     def told(self) -> dict[str, Any]:
         """The line of the results file."""
-        return {key: value for key, value in asdict(self).items() if key != "trace"}
+        return {key: value for key, value in asdict(self).items() if key not in ("remarks", "warnings", "trace")}
 
 
 class Results(AbstractContextManager["Results"]):

@@ -17,10 +17,11 @@ from mtvcraft_cli.cli.replay import replay
 from mtvcraft_cli.cli.tokenize import tokenize
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> bool:
     if wanted:
         print(f"mtvcraft {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

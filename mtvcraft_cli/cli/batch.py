@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 @with_options_of(animation_job, but=("reference", "drive", "output", "compare", "force"))
 def batch(
-    context: typer.Context,
     tables: Annotated[
         list[Path],
         typer.Argument(
@@ -50,7 +49,7 @@ def batch(
     *,
     force: Force = False,
     dry_run: DryRun = False,
-    **settings: Any,  # noqa: ARG001 - the context knows which of them were typed
+    **settings: Any,  # noqa: ARG001 - those that were typed become words of the rows
 ) -> None:
     """Animate every row of a table, or every pair of pictures and drivers. Models are loaded once.
 
@@ -66,7 +65,7 @@ def batch(
             hint=f"make it first: mkdir -p {shlex.quote(str(out_dir))}",
             exit=Exit.USAGE,
         )
-    tasks, whys = read_rows(rows, context, out_dir, force=force, ray=ray is not None)
+    tasks, whys = read_rows(rows, out_dir, force=force, ray=ray is not None)
     for line in (*remarks, *whys):
         say(line)
     path = results or Path(

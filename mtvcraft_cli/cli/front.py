@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -38,6 +38,7 @@ EPILOG = (
     "Options may also be set by MTVCRAFT_NAME (`MTVCRAFT_STEPS=20`) or in `mtvcraft.toml`, but for those that belong "
     "to one call: where results go, --force, --dry-run, --trust-file, --start, --end, --clip, --lora, --list."
 )
+CONTEXT = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
 _settable: dict[str, set[str]] = {}
 
 
@@ -65,6 +66,19 @@ def _common(
         os.environ["MTVCRAFT_CACHE"] = str(cache_dir)
 
 
+@dataclass
+class Running:
+    """The command that is running: where its values came from."""
+
+    by_flag: Mapping[str, Any] = field(default_factory=dict)
+    """The values that were typed, by name."""
+    from_files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What settings files say, by command."""
+
+
+running = Running()
+
+
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
     """Ctrl-C, or the system asked us to end."""
 
@@ -81,14 +95,19 @@ def command(function: Callable[..., None]) -> None:
         _settle(name, parameter)
 
     @wraps(function)
-    def run(**given: Any) -> None:
+    def run(context: Any, **given: Any) -> None:
+        sources = {key: context.get_parameter_source(key) for key in given}
+        running.by_flag = {
+            key: given[key] for key, source in sources.items() if source and source.name == "COMMANDLINE"
+        }
+        running.from_files = context.find_root().default_map or {}
         _common(**{parameter.name: given.pop(parameter.name) for parameter in common})
         try:
             function(**grouped(function, given))
         except KeyboardInterrupt as stop:
             raise Interrupted from stop  # typer would end the program without a word
 
-    app.command(name, epilog=EPILOG)(_signed(run, [*own, *common]))
+    app.command(name, epilog=EPILOG)(_signed(run, [*own, *common, CONTEXT]))
 
 
 def reader(function: Callable[..., T], name: str) -> Callable[[list[str], Mapping[str, Any]], T]:

@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import typer
 from typer.models import OptionInfo
 
 from mtvcraft_cli.cli.animate import animation_job
 from mtvcraft_cli.cli.console import warn
-from mtvcraft_cli.cli.front import parameters_of, reader
+from mtvcraft_cli.cli.front import parameters_of, reader, running
 from mtvcraft_cli.cli.options import stem_of
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
@@ -81,9 +80,7 @@ def rows_of(tables: Sequence[Path], pair: Literal["zip", "product"] | None) -> t
     return pair_up(tables[0], tables[1], pair)
 
 
-def read_rows(
-    rows: Sequence["Row"], context: typer.Context, out_dir: Path | None, *, force: bool, ray: bool
-) -> tuple[list["Task"], list[str]]:
+def read_rows(rows: Sequence["Row"], out_dir: Path | None, *, force: bool, ray: bool) -> tuple[list["Task"], list[str]]:
     """Every row as `mtvcraft animate` would read it, and why a preset was chosen where none was named.
 
     Raises:
@@ -92,13 +89,8 @@ def read_rows(
     from mtvcraft_cli.batch.work import Task
 
     known, read = columns(), reader(animation_job, "animate")
-    typed = {
-        name: context.params[name]
-        for name in known
-        if name in context.params and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-    }
-    files: Mapping[str, Any] = context.find_root().default_map or {}
-    from_files = {**files.get("animate", {}), **files.get("batch", {})}
+    typed = {name: value for name, value in running.by_flag.items() if name in known}
+    from_files = {**running.from_files.get("animate", {}), **running.from_files.get("batch", {})}
     tasks, wrong, whys = list[Task](), list[tuple[str, MtvcraftError]](), dict[str, None]()
     for row in rows:
         cells = {**typed, **row.cells, **({"force": True} if force else {})}

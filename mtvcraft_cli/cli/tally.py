@@ -4,6 +4,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mtvcraft_cli.cli.console import answer, console, part_of_answer, say, warn
@@ -34,7 +35,7 @@ class Tally:
 
     def add(self, ended: "Ended") -> None:
         """A job has ended; one that was left alone and is written down already is not written down again."""
-        self.ended.append(ended)
+        self.ended.append(replace(ended, remarks=(), warnings=(), trace=""))
         where = self.where[ended.row]
         if not (ended.left_alone and ended.output in self.file.done):
             self.file.add(ended)
