@@ -8,6 +8,7 @@ import typer
 from mtvcraft_cli import __version__
 from mtvcraft_cli.cli import train
 from mtvcraft_cli.cli.animate import animate
+from mtvcraft_cli.cli.batch import batch
 from mtvcraft_cli.cli.cache import cache
 from mtvcraft_cli.cli.doctor import doctor
 from mtvcraft_cli.cli.download import download
@@ -22,10 +23,11 @@ from mtvcraft_cli.cli.tokenize import tokenize
 from mtvcraft_cli.cli.train_ablations import ablations
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> bool:
     if wanted:
         print(f"mtvcraft {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -37,7 +39,7 @@ def _root(
     """A picture of any character and a video of anyone moving give a video of that character moving so."""
 
 
-for function in (animate, pose, tokenize, eval_, download, presets, plan, doctor, replay, cache):
+for function in (animate, pose, tokenize, batch, eval_, download, presets, plan, doctor, replay, cache):
     command(function)
 group("train", train.HELP)
 for stage in (train.prepare, train.tokenizer, train.vae, train.dit, train.latents, ablations):

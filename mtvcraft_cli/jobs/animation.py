@@ -1,7 +1,7 @@
 """`mtvcraft animate` and `replay`, before the work."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from glob import glob
@@ -147,6 +147,11 @@ class PreparedAnimation:
     """The same of the folder of frames."""
 
     @property
+    def finished(self) -> bool:
+        """Whether all that was asked for is there already, made from the same inputs and settings."""
+        return self.made and self.compared and self.framed
+
+    @property
     def remarks(self) -> list[str]:
         """What was assumed, and what the user may not expect."""
         lines = list(self.drive.assumed)
@@ -226,16 +231,14 @@ class PreparedAnimation:
         )
 
 
-def prepare_animation(job: AnimateJob, cache: Cache, supply: Supply | None = None) -> PreparedAnimation:
-    """Check a job from the cheapest to the dearest question.
+ChooseEstimator = Callable[[Path, DriveSettings], Estimator | None]
 
-    Args:
-        job: what was asked.
-        cache: knows what earlier runs have left.
-        supply: gets weights that are missing; None gets none.
+
+def check_names(job: AnimateJob) -> None:
+    """Refuse names that can't be right, before any file is opened.
 
     Raises:
-        MtvcraftError: exit 2, 6, 4 or 5, in this order.
+        MtvcraftError: exit 2.
     """
     for what, path in job.inputs.items():
         if what != "drive":
@@ -252,17 +255,58 @@ def prepare_animation(job: AnimateJob, cache: Cache, supply: Supply | None = Non
         raise MtvcraftError(
             f"`{job.compare}` is named twice", hint="give `--compare` another name than `-o`", exit=Exit.USAGE
         )
-    from mtvcraft_cli.device.place import choose_device
 
-    device = str(choose_device(job.device))
+
+def find_parts(
+    job: AnimateJob, device: str, cache: Cache, supply: Supply | None = None
+) -> tuple[dict[str, Located], dict[str, str]]:
+    """Find the weights of a job, or get them.
+
+    Args:
+        job: whose preset needs them.
+        device: that it would run on.
+        cache: knows texts that are encoded already, for which no encoder is needed.
+        supply: gets weights that are missing; None gets none.
+
+    Returns:
+        Every part that is needed, and the hashes of those that made what is kept and are not there any more.
+
+    Raises:
+        MtvcraftError: exit 6; some are missing.
+    """
     parts = locate(job.preset, job.weights)
     made_by: dict[str, str] | None = None
     if any(parts[part].missing for part in TEXT_PARTS if part in parts):
         made_by = kept_hashes(job.preset, device, cache)
         parts = locate(job.preset, job.weights, leave_out=() if made_by is None else TEXT_PARTS)
     parts = obtain(job.preset, job.weights, parts, supply, leave_out=() if made_by is None else TEXT_PARTS)
-    estimator = choose_estimator(job.drive, job.driver)
-    hashes = _hashes(job, parts, cache) | (made_by or {}) | dict(estimator.hashes if estimator else {})
+    return parts, made_by or {}
+
+
+def prepare_animation(
+    job: AnimateJob,
+    cache: Cache,
+    supply: Supply | None = None,
+    estimator_for: ChooseEstimator = choose_estimator,
+) -> PreparedAnimation:
+    """Check a job from the cheapest to the dearest question.
+
+    Args:
+        job: what was asked.
+        cache: knows what earlier runs have left.
+        supply: gets weights that are missing; None gets none.
+        estimator_for: gives who finds the person in a driver; many jobs share what is loaded.
+
+    Raises:
+        MtvcraftError: exit 2, 6, 4 or 5, in this order.
+    """
+    check_names(job)
+    from mtvcraft_cli.device.place import choose_device
+
+    device = str(choose_device(job.device))
+    parts, made_by = find_parts(job, device, cache, supply)
+    estimator = estimator_for(job.drive, job.driver)
+    hashes = _hashes(job, parts, cache) | made_by | dict(estimator.hashes if estimator else {})
     if job.expected_weights is not None:
         _check_weights(job.expected_weights, hashes)
     from mtvcraft_cli.video.frames import holds_frames, is_taken
