@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,6 +120,18 @@ def test_done_jobs_are_left_alone_and_written_down_once(there: Path, capsys: pyt
     assert Path("a.mp4").stat().st_mtime_ns != made["a.mp4"]
 
 
+def test_a_row_that_wants_frames_is_done_when_they_are_there(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table("reference,drive,output,frames_dir", "ref.png,one.npy,a.mp4,frames")
+    for left in (False, True):
+        ran = Ran(capsys, "batch", "jobs.csv", *TOY, "--json")
+        assert ran.code == 0, ran.stderr
+        assert [job["left_alone"] for job in json.loads(ran.stdout)["jobs"]] == [left]
+        assert len(list(Path("frames").glob("*.png"))) == 9
+    shutil.rmtree("frames")
+    assert Ran(capsys, "batch", "jobs.csv", *TOY).code == 0
+    assert len(list(Path("frames").glob("*.png"))) == 9
+
+
 def test_a_failure_stops_the_batch_and_keep_going_goes_on(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save("bad.npy", np.full((9, 24, 3), np.nan, np.float32))
     rows = ["ref.png,one.npy,a.mp4", "ref.png,bad.npy,b.mp4", "ref.png,two.npy,c.mp4"]
@@ -169,6 +182,7 @@ def test_jobs_of_one_preset_follow_each_other_so_that_each_is_loaded_once(
         (["reference,drive,preset", "ref.png,one.npy,toyy"], ["row 1", "toyy"]),
         (["reference,drive,output", "ref.png,one.npy,no/a.mp4"], ["row 1", "no folder `no`"]),
         (["reference,drive,output", "ref.png,one.npy,a.mp4", "ref.png,two.npy,./a.mp4"], ["row 2", "row 1", "a.mp4"]),
+        (["reference,drive,frames_dir", "ref.png,one.npy,f", "ref.png,two.npy,f"], ["row 2", "row 1", "`f`"]),
         (["reference,drive"], ["no jobs"]),
         (['{"reference": "ref.png", "drive": "one.npy"}', "{"], ["line 2", "JSON"]),
         (['{"reference": "ref.png", "drive": "one.npy", "prompt": {"a": 1}}'], ["row 1", "prompt"]),
@@ -214,6 +228,7 @@ def test_a_row_that_reads_what_another_one_writes_is_refused(there: Path, capsys
         (["jobs.csv", "--results", "jobs.csv"], "--results"),
         (["jobs.csv", "--results", "ref.png"], "ref.png"),
         (["jobs.csv", "--device", "cuda:9"], "cuda:9"),
+        (["jobs.csv", "--ray", "local", "--yes"], "mtvcraft download"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
