@@ -1,5 +1,6 @@
 """The one exception written for the user's eyes, and the exit codes of the program."""
 
+import errno
 from enum import IntEnum
 
 
@@ -36,3 +37,47 @@ class MtvcraftError(Exception):
         self.message = message
         self.hint = hint
         self.exit = exit
+
+
+def explained(error: Exception) -> MtvcraftError:
+    """What the user is told of an exception, whatever it is; nothing that can be mended ends in a traceback."""
+    if isinstance(error, MtvcraftError):
+        return error
+    if isinstance(error, MemoryError):
+        return MtvcraftError(
+            f"out of memory: {error}", hint="close other programs, or use a smaller preset", exit=Exit.FIT
+        )
+    if isinstance(error, OSError):
+        return _refused_by_the_system(error)
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        return MtvcraftError(
+            f"out of memory: {(str(error).splitlines() or [''])[0]}",
+            hint="try `--offload model --two-passes`, close other programs, or use a smaller preset",
+            exit=Exit.FIT,
+        )
+    return MtvcraftError(
+        f"internal fault: {type(error).__name__}: {error}",
+        hint="this is ours to mend: run again with `--debug` and report what it prints",
+        exit=Exit.FAULT,
+    )
+
+
+def _refused_by_the_system(error: OSError) -> MtvcraftError:
+    where = f" at `{error.filename}`" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return MtvcraftError(
+            f"the disk is full{where}",
+            hint="free some space (`mtvcraft cache clear` empties the cache) and run it again",
+            exit=Exit.FIT,
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return MtvcraftError(
+            f"not allowed to write or read{where}",
+            hint="choose another folder, or change its permissions",
+            exit=Exit.USAGE,
+        )
+    return MtvcraftError(
+        f"the system refused{where}: {error.strerror or error}",
+        hint="run again with `--debug` to see where",
+        exit=Exit.FAULT,
+    )

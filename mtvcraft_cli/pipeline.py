@@ -4,27 +4,30 @@ import glob
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
+from jaxtyping import Float32
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mtvcraft_cli.cache import Cache, key_of
 from mtvcraft_cli.device.memory import peak_memory
-from mtvcraft_cli.device.place import choose_dtype, working
-from mtvcraft_cli.jobs.animation import PreparedAnimation
+from mtvcraft_cli.device.place import Offload, choose_dtype, working
+from mtvcraft_cli.device.rates import Kind, keep_rates
+from mtvcraft_cli.errors import MtvcraftError
+from mtvcraft_cli.jobs.animation import AnimateJob, PreparedAnimation
 from mtvcraft_cli.jobs.drive import Drive, DriveSettings, Estimator, Framing, tokenizer_identity
 from mtvcraft_cli.jobs.files import PreparedList, PreparedPose, PreparedTokens
 from mtvcraft_cli.jobs.text import TEXT_PARTS, prompts_of, text_key, text_told
@@ -46,6 +49,7 @@ from mtvcraft_cli.joints.view import write_view
 from mtvcraft_cli.latents import wan
 from mtvcraft_cli.latents.checkpoint import arguments_of
 from mtvcraft_cli.latents.cogvideox import CogVideoXMotionTransformer, build_transformer
+from mtvcraft_cli.latents.painter import Working
 from mtvcraft_cli.latents.sampler import make_scheduler
 from mtvcraft_cli.latents.seeded import seeded_tensors
 from mtvcraft_cli.latents.vae import build_vae
@@ -59,10 +63,10 @@ from mtvcraft_cli.latents.wanvideo.sampler import make_scheduler as make_flow_sc
 from mtvcraft_cli.latents.wanvideo.text import build_text_encoder, encode_text
 from mtvcraft_cli.latents.wanvideo.text import load_tokenizer as load_text_tokenizer
 from mtvcraft_cli.latents.wanvideo.text import tokenise as tokenise_text
-from mtvcraft_cli.preset import Preset, lora_of
+from mtvcraft_cli.preset import AUTO_PX, Preset, Sampler, lora_of
 from mtvcraft_cli.progress import Watch
 from mtvcraft_cli.shapes import Frames, JointsMm, Picture
-from mtvcraft_cli.sidecar import versions, write_sidecar
+from mtvcraft_cli.sidecar import fingerprint, versions, write_sidecar
 from mtvcraft_cli.tokens.files import TokenFile, save_tokens
 from mtvcraft_cli.tokens.tokenise import OriginMm, Tokenised, TokensFile, detokenise, motion_tokens, tokenise
 from mtvcraft_cli.tokens.tokenizer import MotionTokenizer, tokenizer_from_tensors
@@ -77,24 +81,33 @@ from mtvcraft_cli.weights.locate import ALONE, Located
 from mtvcraft_cli.weights.read import read_lora_config, read_tensor, read_tensors
 from mtvcraft_cli.windows import plan_windows
 
+WORKERS: Final[Mapping[type[nn.Module], Kind]] = {
+    CogVideoXMotionTransformer: "denoise",
+    WanMotionTransformer: "denoise",
+    AutoencoderKLCogVideoX: "code",
+    AutoencoderKLWan: "code",
+}
+"""What of a plan's work each network does; the others work for moments."""
 COMPARED_PX: Final = 384
 """Height of the panels of `--compare`."""
 
 
-def run_animation(prepared: PreparedAnimation, watch: Watch) -> "AnimationReport":
+def run_animation(prepared: PreparedAnimation, watch: Watch, loaded: "Loaded | None" = None) -> "AnimationReport":
     """Draw the character of the reference in the poses of the driver, from files to a file.
 
-    T frames of the driver, W windows of F latent frames each, H x W pixels.
+    T frames of the driver, W windows of F latent frames each, H x W pixels. Many jobs share what is `loaded`.
     """
     job, preset = prepared.job, prepared.job.preset
     report = AnimationReport(prepared=prepared)
+    loaded = loaded or Loaded()
     with report.stage("load"):
-        tokenizer = load_tokenizer(preset, prepared.parts["tokenizer"])
-        loaded = None
+        tokenizer = loaded.tokenizer_for(prepared)
+        report.handed_on = loaded.models is not None
+        wanted = None
         if job.force or not (prepared.made and prepared.framed):
-            loaded = LOADERS[preset.backbone](prepared, report.remarks)
+            wanted = loaded.models_for(prepared, report.remarks)
     window = prepared.windows[0]
-    if loaded and preset.sampler.motion_guidance != 1 and loaded[0].resamples(window.latent_frames):
+    if wanted and preset.sampler.motion_guidance != 1 and wanted[0].resamples(window.latent_frames):
         report.warnings.append(
             f"the no-motion tokens were learned for windows of {preset.frames} frames "
             f"and are stretched to {window.frames}"
@@ -107,9 +120,14 @@ def run_animation(prepared: PreparedAnimation, watch: Watch) -> "AnimationReport
             report.remarks += framing_remarks(motion, figure_box(picture), preset.size_px)
     with report.stage("tokenize"):
         tokens = find_tokens(prepared, motion, tokenizer, report, watch)  # (W, F, 24) codes
-    if loaded is not None:
-        animate(prepared, loaded[0], loaded[1], picture, tokens, tokenizer, report, watch)
+    if wanted is not None:
+        models, settings = wanted
+        if models.dynamic:
+            first_mm = first_pose(prepared, motion, tokens, tokenizer, report.remarks)
+            settings = replace(settings, joint_mean_mm=first_mm)
+        animate(prepared, models, settings, picture, tokens, tokenizer, report, watch)
         write_sidecar(job.output, report.sidecar())
+        report.keep_rates()
     if job.compare is not None:
         with report.stage("compare"):
             write_comparison(prepared, motion, tokens, tokenizer, watch)
@@ -140,9 +158,9 @@ def animate(
             prepared.windows,
             settings,
             job.seed,
-            kept=report.keep(tokens.tokens, picture),
+            kept=report.keep(tokens.tokens, hashlib.sha256(picture.tobytes()).hexdigest(), settings.joint_mean_mm),
             watch=watch,
-            working=partial(working, device=settings.device, offload=offload_of(prepared)),
+            working=report.timed(partial(working, device=settings.device, offload=offload_of(prepared))),
         )
         for batch in retimed(frames, timing):
             writer.write(batch)  # (n, H, W, 3)
@@ -307,14 +325,38 @@ def to_tokens(
     watch: Watch,
 ) -> Tokenised:
     """Joints at the driver's rate to tokens at the model's."""
-    motion = resample(motion, timing.model_rate, timing.model_frames)
-    joints_mm = motion.joints_mm
-    if preset.body == "neutral":
-        joints_mm = neutral_joints(motion, load_body(body_model) if body_model else None)
+    joints_mm = seen_joints(motion, preset, timing, body_model)
     windows = plan_windows(timing.model_frames, preset.frames, preset.overlap)
     torch.backends.cudnn.allow_tf32 = False  # ten bits of a float would choose other codes
     with working(tokenizer, torch.device(device), "model"):
-        return tokenise(joints_mm, tokenizer, windows, preset.statistics, preset.differential, watch)
+        return tokenise(joints_mm, tokenizer, windows, preset.statistics, preset.differential, watch, preset.joint_axes)
+
+
+def seen_joints(motion: Motion, preset: Preset, timing: Timing, body_model: Path | None) -> JointsMm:
+    """The driver's joints as a preset's tokenizer gets them: at the model's rate, on the body that it knows."""
+    motion = resample(motion, timing.model_rate, timing.model_frames)
+    if preset.body == "neutral":
+        return neutral_joints(motion, load_body(body_model) if body_model else None)
+    return motion.joints_mm
+
+
+def first_pose(
+    prepared: PreparedAnimation,
+    motion: Motion | None,
+    tokens: "MotionInTokens",
+    tokenizer: MotionTokenizer,
+    remarks: list[str],
+) -> Float32[np.ndarray, "24 3"]:
+    """The joints of the driver's first frame, millimetres, where motion tokens lie in a `dynamic` model."""
+    job, preset = prepared.job, prepared.job.preset
+    if motion is not None:
+        first_mm = seen_joints(motion, preset, prepared.timing, job.driver.body_model)[0]
+        return np.round(first_mm.astype(np.float64), 2).astype(np.float32)  # as precise as a file of tokens keeps it
+    if tokens.origin_mm is not None:
+        return tokens.origin_mm[0]
+    remarks.append("where the driver's joints are at first is not in the tokens: it is taken from what they decode to")
+    some = tokens.tokens[:1], tokenizer, prepared.windows[:1], preset.statistics, preset.differential
+    return detokenise(*some, axes=preset.joint_axes)[0]
 
 
 def load_tokenizer(preset: Preset, part: Located) -> MotionTokenizer:
@@ -327,20 +369,107 @@ def load_tokenizer(preset: Preset, part: Located) -> MotionTokenizer:
     return tokenizer_from_tensors(preset.tokenizer, read_tensors(part.path, within="module"))
 
 
-def load_small(prepared: PreparedAnimation, _remarks: list[str]) -> tuple[Models, Settings]:
-    """The parts of a preset on CogVideoX, on the CPU, and how they are run."""
-    preset, device = prepared.job.preset, torch.device(prepared.device)
-    return small_models(preset, prepared.parts, device, two_passes=prepared.job.two_passes)
+@dataclass(kw_only=True)
+class Loaded:
+    """The models that one job leaves for the next; only those of one preset are held at a time."""
+
+    prompts: tuple[str, ...] = ()
+    """Texts that later jobs will need: the text encoder reads them along with the first job's, and is gone then."""
+    tokenizer: MotionTokenizer | None = None
+    models: Models | WanModels | None = None
+    offload: Offload = "none"
+    """Whether the last job left them on the card."""
+    remarks: tuple[str, ...] = ()
+    """What was said when they were loaded."""
+    made_of: str = ""
+    """What tells the models from others."""
+
+    def tokenizer_for(self, prepared: PreparedAnimation) -> MotionTokenizer:
+        """The tokenizer of a job's preset; models of another preset are let go first."""
+        made_of = fingerprint(
+            {
+                "models": models_wanted(prepared.job),
+                "hashes": {name: prepared.hashes[name] for name in weights_of(prepared)},
+                "device": prepared.device,
+            }
+        )
+        if made_of != self.made_of:
+            self.tokenizer = self.models = None
+            self.made_of = made_of
+        if self.tokenizer is None:
+            self.tokenizer = load_tokenizer(prepared.job.preset, prepared.parts["tokenizer"])
+        return self.tokenizer
+
+    def models_for(
+        self, prepared: PreparedAnimation, remarks: list[str]
+    ) -> tuple[Models, Settings] | tuple[WanModels, WanSettings]:
+        """The other models, and how a job runs them; asked for after the tokenizer."""
+        backbone, offload = BACKBONES[prepared.job.preset.backbone], offload_of(prepared)
+        settings = backbone.settings(prepared, () if self.models else self.prompts)  # before the large models come
+        if self.models is None:
+            said = list[str]()
+            self.models, self.remarks = backbone.load(prepared, said), tuple(said)
+        elif (self.offload, offload) == ("none", "model"):  # a job that needs the room of those that only wait
+            for part in vars(self.models).values():
+                if isinstance(part, nn.Module):
+                    part.to("cpu")
+        self.offload = offload
+        remarks += self.remarks
+        return self.models, settings
 
 
-def small_models(
-    preset: Preset, parts: Mapping[str, Located], device: torch.device, *, two_passes: bool = False
-) -> tuple[Models, Settings]:
+RUN_BY_RUN = frozenset(
+    {
+        *("reference", "drive", "output", "seed", "rate", "audio", "crf", "background", "fit", "compare", "frames_dir"),
+        *("driver", "motion", "two_passes", "force", "command", "expected_weights", "preset"),
+    }
+)
+"""What of a job may change while its models stay as they are."""
+
+
+def models_wanted(job: AnimateJob) -> str:
+    """What tells the models that a job needs from others, before a file is opened."""
+    preset = replace(
+        job.preset,
+        sampler=Sampler(),
+        size_px=AUTO_PX,
+        auto_size=False,
+        reference_latent="sample",
+        prompt="",
+        negative_prompt="",
+        clip_from="reference",
+        color_match=False,
+    )
+    rest = {item.name: getattr(job, item.name) for item in fields(job) if item.name not in RUN_BY_RUN}
+    return fingerprint({"preset": preset.fingerprint, "folder": preset.folder, **rest})
+
+
+def weights_of(prepared: PreparedAnimation) -> list[str]:
+    """The names of the weight files that the models are made of, but for the pose backend's."""
+    return [name for name in prepared.hashes if "/" in name and not name.startswith("pose/")]
+
+
+def load_small(prepared: PreparedAnimation, _remarks: list[str]) -> Models:
+    """The parts of a job's preset on CogVideoX, on the CPU."""
+    return small_models(prepared.job.preset, prepared.parts, torch.device(prepared.device))
+
+
+def small_models(preset: Preset, parts: Mapping[str, Located], device: torch.device) -> Models:
     """The same for whoever has a preset and its parts."""
     dtype = choose_dtype(device, preset.precision)
     transformer = _config_and_tensors(CogVideoXMotionTransformer, preset.transformer, parts["transformer"])
     vae = _config_and_tensors(AutoencoderKLCogVideoX, preset.vae, parts["vae"])
-    settings = Settings(
+    return Models(transformer=build_transformer(*transformer, dtype), vae=build_vae(*vae, dtype))
+
+
+def small_settings(prepared: PreparedAnimation, _prompts: Sequence[str] = ()) -> Settings:
+    """How a job runs the parts of a preset on CogVideoX."""
+    return settings_of(prepared.job.preset, torch.device(prepared.device), two_passes=prepared.job.two_passes)
+
+
+def settings_of(preset: Preset, device: torch.device, *, two_passes: bool = False) -> Settings:
+    """The same for whoever has a preset."""
+    return Settings(
         scheduler=make_scheduler(preset.sampler.scheduler, preset.scheduler),
         steps=preset.sampler.steps,
         guidance=preset.sampler.motion_guidance,
@@ -349,17 +478,15 @@ def small_models(
         scale_reference=preset.reference_scaled,
         color_match=preset.color_match,
         two_passes=two_passes,
-        dtype=dtype,
+        dtype=choose_dtype(device, preset.precision),
         device=device,
     )
-    return Models(transformer=build_transformer(*transformer, dtype), vae=build_vae(*vae, dtype)), settings
 
 
-def load_large(prepared: PreparedAnimation, remarks: list[str]) -> tuple[WanModels, WanSettings]:
-    """The parts of a preset on Wan, on the CPU, and how they are run; the text encoder is gone when this returns."""
-    preset, parts, device = prepared.job.preset, prepared.parts, torch.device(prepared.device)
-    dtype, sampler = choose_dtype(device, preset.precision), preset.sampler
-    text, negative = [*find_text(prepared), None][:2]
+def load_large(prepared: PreparedAnimation, remarks: list[str]) -> WanModels:
+    """The parts of a preset on Wan, on the CPU, but for the text encoder."""
+    preset, parts = prepared.job.preset, prepared.parts
+    dtype = choose_dtype(torch.device(prepared.device), preset.precision)
     config, tensors = _config_and_tensors(WanMotionTransformer, preset.transformer, parts["transformer"])
     for number, words in enumerate(preset.loras, start=1):
         path = parts[f"lora-{number}"].path
@@ -371,7 +498,7 @@ def load_large(prepared: PreparedAnimation, remarks: list[str]) -> tuple[WanMode
     clip = parts["picture_encoder"]
     assert clip.path is not None
     no_motion = parts.get("no_motion")
-    models = WanModels(
+    return WanModels(
         transformer=transformer,
         vae=vae,
         picture_encoder=build_picture_encoder(
@@ -379,8 +506,19 @@ def load_large(prepared: PreparedAnimation, remarks: list[str]) -> tuple[WanMode
         ),
         no_motion=read_tensor(no_motion.path, ALONE["no_motion"]) if no_motion and no_motion.path else None,
     )
+
+
+def large_settings(prepared: PreparedAnimation, prompts: Sequence[str] = ()) -> WanSettings:
+    """How a job runs the parts of a preset on Wan; the text encoder is gone when this returns.
+
+    Args:
+        prepared: the job.
+        prompts: texts that later jobs need, encoded with its own.
+    """
+    preset, device, sampler = prepared.job.preset, torch.device(prepared.device), prepared.job.preset.sampler
+    text, negative = [*find_text(prepared, prompts), None][:2]
     start, end = sampler.guidance_range
-    settings = WanSettings(
+    return WanSettings(
         scheduler=make_flow_scheduler(sampler.scheduler, {**preset.scheduler, "shift": sampler.shift}),
         steps=sampler.steps,
         guidance=Guidance(text=sampler.text_guidance, motion=sampler.motion_guidance, start=start, end=end),
@@ -390,25 +528,35 @@ def load_large(prepared: PreparedAnimation, remarks: list[str]) -> tuple[WanMode
         clip_from=preset.clip_from,
         color_match=preset.color_match,
         two_passes=prepared.job.two_passes,
-        dtype=dtype,
+        dtype=choose_dtype(device, preset.precision),
         device=device,
     )
-    return models, settings
 
 
-LOADERS: Final[Mapping[str, Callable[..., tuple[Models, Settings] | tuple[WanModels, WanSettings]]]] = {
-    "cogvideox": load_small,
-    "wan": load_large,
+@dataclass(frozen=True)
+class Backbone:
+    """How the models of a backbone are loaded, and how a job runs them."""
+
+    load: Callable[[PreparedAnimation, list[str]], Any]
+    settings: Callable[[PreparedAnimation, Sequence[str]], Any]
+
+
+BACKBONES: Final[Mapping[str, Backbone]] = {
+    "cogvideox": Backbone(load_small, small_settings),
+    "wan": Backbone(load_large, large_settings),
 }
 
 
-def find_text(prepared: PreparedAnimation) -> list[Tensor]:
+def find_text(prepared: PreparedAnimation, more: Sequence[str] = ()) -> list[Tensor]:
     """What the model reads of the texts of a run, (1, L, E) each: the prompt, then perhaps the negative one.
 
-    The text encoder is only loaded where one of them is not kept, and is gone afterwards.
+    The text encoder is only loaded where one of them is not kept, and is gone afterwards; while it is there it reads
+    `more` prompts, and they are kept.
     """
     preset, cache, parts, device = prepared.job.preset, prepared.cache, prepared.parts, torch.device(prepared.device)
-    wanted = [text_told(preset, prompt, prepared.hashes, prepared.device) for prompt in prompts_of(preset)]
+    own = prompts_of(preset)
+    later = [each for each in more if each not in own and "text_encoder" in parts]
+    wanted = [text_told(preset, prompt, prepared.hashes, prepared.device) for prompt in (*own, *later)]
     new = [told for told in wanted if cache.find("text", text_key(told)) is None]
     if new:
         words, weights = parts["text_tokenizer"].path, parts["text_encoder"]
@@ -427,7 +575,7 @@ def find_text(prepared: PreparedAnimation) -> list[Tensor]:
                 save_file({"text": features.contiguous()}, folder / "text.safetensors")
                 (folder / "told.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
     found = []
-    for told in wanted:
+    for told in wanted[: len(own)]:
         kept = cache.find("text", text_key(told))
         assert kept is not None
         features = load_file(kept / "text.safetensors")["text"]
@@ -461,7 +609,13 @@ def write_comparison(
     size_px = given.size_px if given else (drive.tokens and drive.tokens.size_px) or preset.size_px
     with working(tokenizer, torch.device(prepared.device), "model"):
         after_mm = detokenise(
-            tokens.tokens, tokenizer, prepared.windows, preset.statistics, preset.differential, tokens.origin_mm
+            tokens.tokens,
+            tokenizer,
+            prepared.windows,
+            preset.statistics,
+            preset.differential,
+            tokens.origin_mm,
+            axes=preset.joint_axes,
         )
     after = sure_motion(after_mm, timing.model_rate, size_px)
     after = replace(after, fov_deg=given.fov_deg) if given else after
@@ -493,14 +647,9 @@ def sure_motion(joints_mm: JointsMm, rate: Fraction, size_px: tuple[int, int]) -
     return Motion(joints_mm=joints_mm, confidence=ones, observed=ones[:, 0] > 0, rate=rate, size_px=size_px)
 
 
-def offload_of(prepared: PreparedAnimation) -> Literal["none", "model"]:
-    """What `--offload auto` means: on a card whose free memory the models would fill, one at a time."""
-    if prepared.job.offload != "auto":
-        return prepared.job.offload
-    if not prepared.device.startswith("cuda"):
-        return "none"
-    free_bytes, _ = torch.cuda.mem_get_info(torch.device(prepared.device))
-    return "model" if sum(part.size_bytes for part in prepared.parts.values()) > free_bytes // 2 else "none"
+def offload_of(prepared: PreparedAnimation) -> Offload:
+    """What stays on the card, by the plan or as it was asked for."""
+    return "model" if prepared.plan.placement.offload == "model" else "none"
 
 
 @dataclass(kw_only=True)
@@ -515,6 +664,12 @@ class AnimationReport:
     remarks: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+    worked_s: dict[Kind, float] = field(default_factory=dict)
+    """How long transformer and VAE worked."""
+    looked: bool = False
+    """Whether an earlier run's character or windows were found, so that less was done than planned."""
+    handed_on: bool = False
+    """Whether the models were there already, left by the job before."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -523,13 +678,49 @@ class AnimationReport:
         yield
         self.times_s[name] = round(time.monotonic() - started, 3)
 
+    def timed(self, work: Working) -> Working:
+        """Take the time for which each network works, while `work` has it on the device."""
+
+        @contextmanager
+        def watched(module: nn.Module) -> Iterator[nn.Module]:
+            kind = WORKERS.get(type(module))
+            started = time.monotonic()
+            with work(module) as there:
+                yield there
+                if self.prepared.device.startswith("cuda"):
+                    torch.cuda.synchronize()
+            if kind is not None:
+                self.worked_s[kind] = self.worked_s.get(kind, 0) + time.monotonic() - started
+
+        return watched
+
+    def keep_rates(self) -> None:
+        """Note how fast this machine was, where all that was planned was really done."""
+        plan = self.prepared.plan
+        if self.looked:
+            return
+        took: dict[Kind, float] = dict(self.worked_s)
+        if not self.handed_on:
+            took["load"] = self.times_s["load"]
+        if plan.task.pose_frames and self.times_s["pose"] > plan.task.pose_frames / 1000:  # else it was kept
+            took["pose"] = self.times_s["pose"]
+        found = {kind: plan.work[kind] / seconds for kind, seconds in took.items() if seconds and plan.work[kind]}
+        with suppress(MtvcraftError, OSError):  # the video is made, and this is only a memory of speeds
+            keep_rates(self.prepared.cache.folder, plan.machine.card, plan.task.preset.name, found)
+
     @property
     def seconds(self) -> float:
         """Since the work began."""
         return time.monotonic() - self.started
 
-    def keep(self, tokens: TokensFile, picture: Picture) -> "KeptWindows":
-        """Where the windows of this job are kept, under everything that their latents depend on."""
+    def keep(self, tokens: TokensFile, picture: str, places_mm: Float32[np.ndarray, "24 3"]) -> "KeptWindows":
+        """Where the windows of this job are kept, under everything that their latents depend on.
+
+        Args:
+            tokens: (W, F, 24) codes, or (W, F, 24, D).
+            picture: SHA-256 of the picture's pixels.
+            places_mm: where motion tokens lie.
+        """
         prepared, preset = self.prepared, self.prepared.job.preset
         own = (
             "transformer/",
@@ -542,7 +733,8 @@ class AnimationReport:
         inputs = {name: sha256 for name, sha256 in prepared.hashes.items() if name.startswith(own)}
         parts = {
             "inputs": inputs,
-            "picture": hashlib.sha256(picture.tobytes()).hexdigest(),
+            "picture": picture,
+            "places": hashlib.sha256(places_mm.tobytes()).hexdigest(),
             "preset": preset.fingerprint,
             "seed": prepared.job.seed,
             "two_passes": prepared.job.two_passes,
@@ -616,6 +808,7 @@ class KeptWindows:
         if folder is None:
             return None
         self.report.kept_windows += name.startswith("window")
+        self.report.looked = True
         return load_file(folder / "kept.safetensors")["kept"]
 
     def __setitem__(self, name: str, tensor: Tensor, /) -> None:
@@ -722,7 +915,14 @@ def run_tokenizing(prepared: PreparedTokens, watch: Watch) -> FileReport:
     meta = {"fingerprint": prepared.fingerprint, "command": job.command, "versions": versions()}
     if (tokens := prepared.drive.tokens) is not None:
         joints_mm = detokenise(
-            tokens.tokens, tokenizer, tokens.plan, preset.statistics, tokens.differential, tokens.origin_mm, watch
+            tokens.tokens,
+            tokenizer,
+            tokens.plan,
+            preset.statistics,
+            tokens.differential,
+            tokens.origin_mm,
+            watch,
+            preset.joint_axes,
         )
         motion = sure_motion(joints_mm, tokens.rate, tokens.size_px or preset.size_px)
         save_motion(job.output, replace(motion, meta={**meta, "source": {"name": job.drive.name}}))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
 Differential = Literal["none", "window", "reference"]
+JointAxes = Literal["xyz", "xy"]
 SCHEDULERS = {"cogvideox": ("dpm", "ddim"), "wan": ("euler", "unipc")}
 """By backbone what can take the steps; the first is that of the released code."""
 PARTS = {
@@ -33,6 +34,8 @@ BUILT_IN = next(
     for folder in (Path(__file__).parent / "presets", Path(__file__).parent.parent / "presets")
     if folder.is_dir()
 )
+ABLATIONS = BUILT_IN / "ablations"
+"""Presets to be trained and compared, and not to be listed as models that anyone could use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +97,7 @@ class Preset:
     """A file name in YAML: what joints are normalised with, and where the rotary positions come from."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """What the transformer and the VAE compute in on a graphics card; a CPU always gets float32."""
-    joint_axes: Literal["xyz", "xy"] = "xyz"
+    joint_axes: JointAxes = "xyz"
     """What the tokenizer sees of the joints; without z it is the paper's ablation "3D quantization"."""
     trained_on: Literal["cpu", "gpu"] | None = None
     """Where the weights were trained, for weights that come in variants; null says nothing."""
@@ -157,6 +160,11 @@ def preset_names() -> list[str]:
     return sorted(sizes, key=lambda name: (sizes[name], name))
 
 
+def ablation_names() -> list[str]:
+    """The paper's ablations as they are named on the command line; they have no weights until they are trained."""
+    return sorted(f"{ABLATIONS.name}/{path.stem}" for path in ABLATIONS.glob("*.yaml"))
+
+
 def lora_of(words: str) -> tuple[str, float]:
     """Take `SOURCE` or `SOURCE:SCALE` apart; without a scale it is 1. A SOURCE may have colons of its own.
 
@@ -177,10 +185,22 @@ def load_preset(name: str) -> Preset:
     """Find and read a preset.
 
     Args:
-        name: a built-in name, the path of a YAML file, or of a folder that holds a `preset.yaml`.
+        name: a built-in name, `ablations/NAME` for one of the paper's ablations, or the path of a YAML file or of a
+            folder that holds a `preset.yaml`.
 
     Raises:
         MtvcraftError: no such preset (the nearest is suggested), or the file has a wrong, missing or misspelt key.
+    """
+    content, path = find_preset(name)
+    built_in = path.parent in (BUILT_IN, ABLATIONS)
+    return read_preset(content, name=name if built_in else str(path.resolve()), folder=path.parent)
+
+
+def find_preset(name: str) -> tuple[dict[str, Any], Path]:
+    """Find a preset and return what its file says, unchecked, and where that lies.
+
+    Raises:
+        MtvcraftError: no such preset (the nearest is suggested), or the file holds no settings.
     """
     path = BUILT_IN / f"{name}.yaml"
     if not path.is_file():
@@ -188,7 +208,7 @@ def load_preset(name: str) -> Preset:
         if path.is_dir():
             path = path / "preset.yaml"
         if not path.is_file():
-            near = difflib.get_close_matches(name, preset_names(), n=1, cutoff=0.4)
+            near = difflib.get_close_matches(name, [*preset_names(), *ablation_names()], n=1, cutoff=0.4)
             meant = f"did you mean `{near[0]}`? " if near else ""
             raise MtvcraftError(
                 f"no preset `{name}`",
@@ -209,8 +229,7 @@ def load_preset(name: str) -> Preset:
             hint="compare it with one that `mtvcraft presets` lists",
             exit=Exit.USAGE,
         )
-    built_in = path.parent == BUILT_IN
-    return read_preset(content, name=name if built_in else str(path.resolve()), folder=path.parent)
+    return content, path
 
 
 def read_preset(content: Mapping[str, Any], *, name: str, folder: Path) -> Preset:

@@ -33,7 +33,7 @@ CodesFile = Int32[np.ndarray, "W F 24"]
 """The same as they lie in `NAME.tokens.npy`."""
 MotionTokens = Float[Tensor, "B M D"]
 """Codebook vectors, frame after frame, joint after joint: token = frame * 24 + joint."""
-Table = Float[Tensor, "S K"]
+Table = Float[Tensor, "*batch S K"]
 """Rotary cos or sin per token and head column; columns 2i and 2i + 1 are equal."""
 Latents = Float[Tensor, "B F C h w"]
 """Video latents as CogVideoX orders them."""

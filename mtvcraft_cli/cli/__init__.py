@@ -8,21 +8,26 @@ import typer
 from mtvcraft_cli import __version__
 from mtvcraft_cli.cli import train
 from mtvcraft_cli.cli.animate import animate
+from mtvcraft_cli.cli.batch import batch
 from mtvcraft_cli.cli.cache import cache
+from mtvcraft_cli.cli.doctor import doctor
 from mtvcraft_cli.cli.download import download
 from mtvcraft_cli.cli.eval import eval_
 from mtvcraft_cli.cli.front import app, command, group
 from mtvcraft_cli.cli.front import main as run
+from mtvcraft_cli.cli.plan import plan
 from mtvcraft_cli.cli.pose import pose
 from mtvcraft_cli.cli.presets import presets
 from mtvcraft_cli.cli.replay import replay
 from mtvcraft_cli.cli.tokenize import tokenize
+from mtvcraft_cli.cli.train_ablations import ablations
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> bool:
     if wanted:
         print(f"mtvcraft {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -34,10 +39,10 @@ def _root(
     """A picture of any character and a video of anyone moving give a video of that character moving so."""
 
 
-for function in (animate, pose, tokenize, eval_, download, presets, replay, cache):
+for function in (animate, pose, tokenize, batch, eval_, download, presets, plan, doctor, replay, cache):
     command(function)
 group("train", train.HELP)
-for stage in (train.prepare, train.tokenizer, train.vae, train.dit, train.latents):
+for stage in (train.prepare, train.tokenizer, train.vae, train.dit, train.latents, ablations):
     command(stage, within="train")
 
 

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from mtvcraft_cli.cli.console import answer, say, warn, watch
 from mtvcraft_cli.cli.download import supply
+from mtvcraft_cli.cli.front import grouped, with_options_of
 from mtvcraft_cli.cli.options import (
     Background,
     Device,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from mtvcraft_cli.jobs.animation import AnimateJob
 
 
-def animate(
+def animation_job(
     reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="Picture of the character.")],
     drive: Annotated[
         Path,
@@ -77,15 +78,13 @@ def animate(
         bool, typer.Option("--two-passes", help="Guide in two passes instead of one batch: less memory, slower.")
     ] = False,
     weights: Weights = None,
-    yes: Yes = False,
     force: Force = False,
-    dry_run: DryRun = False,
     *,
     look: LookOptions,
     motion: FramingOptions,
     driver: DriveOptions,
-) -> None:
-    """Make the character in REFERENCE move like the person in DRIVE."""
+) -> tuple[Any, str]:
+    """What the words ask for: an `AnimateJob`, and a line that says why its preset, where that was left open."""
     from mtvcraft_cli.jobs.animation import AnimateJob
     from mtvcraft_cli.jobs.choice import choose_preset
 
@@ -121,6 +120,13 @@ def animate(
         force=force,
         command=typed(),
     )
+    return job, why
+
+
+@with_options_of(animation_job)
+def animate(*, yes: Yes = False, dry_run: DryRun = False, **settings: Any) -> None:
+    """Make the character in REFERENCE move like the person in DRIVE."""
+    job, why = animation_job(**grouped(animation_job, settings))
     run_job(job, dry_run=dry_run, yes=yes, why=why)
 
 
@@ -136,7 +142,7 @@ def run_job(job: "AnimateJob", *, dry_run: bool, yes: bool, why: str = "") -> No
     if dry_run:
         left = f"\n`{job.output}` is already made so and would be left alone" if prepared.made else ""
         return answer(prepared.plan_text() + left, prepared.told())
-    if prepared.made and prepared.compared and prepared.framed and not job.force:
+    if prepared.finished and not job.force:
         say(f"`{job.output}` is already made from these inputs and settings: left alone")
         return answer(paths, prepared.told())
     say(prepared.plan_text())

@@ -4,10 +4,14 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mtvcraft_cli.device.memory import peak_memory
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 T = TypeVar("T")
 ProgressKind = Literal["auto", "bar", "plain", "json", "none"]
@@ -56,6 +60,12 @@ def answer(text: str, data: Any) -> None:
     print(json.dumps(data, indent=2, ensure_ascii=False) if console.json else text)
 
 
+def part_of_answer(text: str) -> None:
+    """A line of a result that comes bit by bit, to stdout; nothing under `--json`, where `answer` gives all at once."""
+    if not console.json:
+        print(text, flush=True)
+
+
 def table(columns: list[str], rows: list[list[str]]) -> str:
     """Lay rows out under their column names, as wide as they need to be."""
     lines = [columns, *rows]
@@ -77,12 +87,16 @@ def watch(items: Iterable[T], stage: str, total: int | None = None) -> Iterator[
         stage: a word or two for the user.
         total: how many units there will be, where that is known.
     """
-    kind = console.progress
-    if kind == "auto":
-        kind = "none" if console.quiet else "bar" if sys.stderr.isatty() else "plain"
+    kind = _kind()
     if kind == "none":
         return iter(items)
     return {"bar": _bar, "plain": _plain, "json": _json}[kind](items, stage, total)
+
+
+def _kind() -> ProgressKind:
+    if console.progress == "auto":
+        return "none" if console.quiet else "bar" if sys.stderr.isatty() else "plain"
+    return console.progress
 
 
 def _units(item: object) -> int:
@@ -90,7 +104,25 @@ def _units(item: object) -> int:
     return int(shape[0]) if shape else 1
 
 
+_live: list["Progress"] = []
+"""The display that is up; a bar within a bar belongs to the same."""
+
+
 def _bar(items: Iterable[T], stage: str, total: int | None) -> Iterator[T]:
+    with _display() as progress:
+        task = progress.add_task(stage, total=total, speed="")
+        started = time.monotonic()
+        for item in items:
+            yield item
+            progress.advance(task, _units(item))
+            passed = time.monotonic() - started
+            progress.update(task, speed=f"{progress.tasks[task].completed / max(passed, 1e-9):.1f}/s")
+        if len(_live) > 1:
+            progress.remove_task(task)
+
+
+@contextmanager
+def _display() -> "Iterator[Progress]":
     from rich.console import Console as RichConsole
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -101,14 +133,21 @@ def _bar(items: Iterable[T], stage: str, total: int | None) -> Iterator[T]:
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=RichConsole(stderr=True)) as progress:
-        task = progress.add_task(stage, total=total, speed="")
-        started = time.monotonic()
-        for item in items:
-            yield item
-            progress.advance(task, _units(item))
-            passed = time.monotonic() - started
-            progress.update(task, speed=f"{progress.tasks[task].completed / max(passed, 1e-9):.1f}/s")
+    if _live:
+        _live.append(_live[0])
+        try:
+            yield _live[0]
+        finally:
+            _live.pop()
+        return
+    # Results go to stdout: where that is a pipe, Rich must not lead them to the terminal.
+    screen = RichConsole(stderr=True)
+    with Progress(*columns, console=screen, redirect_stdout=sys.stdout.isatty()) as progress:
+        _live.append(progress)
+        try:
+            yield progress
+        finally:
+            _live.pop()
 
 
 def _plain(items: Iterable[T], stage: str, total: int | None) -> Iterator[T]:
@@ -140,6 +179,27 @@ def _json(items: Iterable[T], stage: str, total: int | None) -> Iterator[T]:
             "peak_memory_bytes": peak_memory(),
         }
         _to_stderr(json.dumps(line))
+
+
+class Board:
+    """Shows how far several workers have come while `watch` shows how far all of them have, in the same form."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, float] = {}
+        self._bars: dict[str, TaskID] = {}
+
+    def show(self, worker: str, stage: str, done: int, total: int | None) -> None:
+        """A worker has come so far."""
+        kind = _kind()
+        if kind == "json":
+            _to_stderr(json.dumps({"worker": worker, "stage": stage, "done": done, "total": total}))
+        elif kind == "bar" and _live:
+            if worker not in self._bars:
+                self._bars[worker] = _live[0].add_task(worker, total=total, speed="")
+            _live[0].update(self._bars[worker], description=f"{worker}: {stage}", completed=done, total=total)
+        elif kind == "plain" and time.monotonic() - self._said.get(worker, -PLAIN_EVERY_S) >= PLAIN_EVERY_S:
+            self._said[worker] = time.monotonic()
+            _to_stderr(f"{worker}: {stage}: {done}{f' of {total}' if total else ''}")
 
 
 def _left_s(done: int, total: int | None, passed_s: float) -> float | None:

@@ -261,16 +261,16 @@ def _make(
         answer(prepared.plan_text(), prepared.told())
         return [], {}
     say(prepared.plan_text())
-    from mtvcraft_cli.pipeline import run_animation
+    from mtvcraft_cli.pipeline import Loaded, run_animation
 
-    failed = dict(prepared.broken)
+    failed, loaded = dict(prepared.broken), Loaded()
     for clip, animation in prepared.animations():
         if isinstance(animation, MtvcraftError):
             failed[clip] = animation.message
             warn(f"clip `{clip}` can't be made: {animation.message}")
         elif not (animation.made and animation.framed):
             try:
-                run_animation(animation, watch)
+                run_animation(animation, watch, loaded)
             except MtvcraftError as error:
                 if error.exit is not Exit.INPUT:
                     raise

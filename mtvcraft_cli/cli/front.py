@@ -4,11 +4,11 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import is_dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 from typer.exceptions import TyperException
@@ -16,7 +16,10 @@ from typer.models import OptionInfo
 
 from mtvcraft_cli.cli.console import ProgressKind, console, fail, say
 from mtvcraft_cli.cli.settings import read_settings
-from mtvcraft_cli.errors import Exit, MtvcraftError
+from mtvcraft_cli.errors import Exit, MtvcraftError, explained
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 app = typer.Typer(
     name="mtvcraft",
@@ -28,7 +31,7 @@ app = typer.Typer(
 )
 ONLY_BY_FLAG = {
     *("output", "force", "dry_run", "trust_file", "debug", "decode", "overlay", "compare", "view", "list_people"),
-    *("start", "end", "clip", "lora", "frames_dir"),
+    *("start", "end", "clip", "lora", "frames_dir", "out_dir", "results", "pair"),
     *("data", "changes", "tokenizer", "vae"),
     *("bench", "pred", "gt", "name", "baseline", "run", "explain", "csv", "html"),
     *("yes", "accept_license", "everything", "for_preset", "from_folder", "limit"),
@@ -39,6 +42,7 @@ EPILOG = (
     "to one call: where results go, --force, --dry-run, --yes, --accept-license, --trust-file, --start, --end, --clip, "
     "--lora, --list, --data, --set, --tokenizer, --vae, what `eval` is to score, and the like."
 )
+CONTEXT = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
 _settable: dict[str, set[str]] = {}
 _groups: dict[str, typer.Typer] = {}
 
@@ -67,6 +71,19 @@ def _common(
         os.environ["MTVCRAFT_CACHE"] = str(cache_dir)
 
 
+@dataclass
+class Running:
+    """The command that is running: where its values came from."""
+
+    by_flag: Mapping[str, Any] = field(default_factory=dict)
+    """The values that were typed, by name."""
+    from_files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What settings files say, by command."""
+
+
+running = Running()
+
+
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
     """Ctrl-C, or the system asked us to end."""
 
@@ -85,38 +102,103 @@ def command(function: Callable[..., None], within: str = "") -> None:
     """
     own_name = function.__name__.rstrip("_").replace("_", "-")
     name = f"{within}.{own_name}" if within else own_name
-    hints = get_type_hints(function, include_extras=True)
-    groups: dict[str, type[Any]] = {parameter: kind for parameter, kind in hints.items() if _is_group(kind)}
-    own = list(_parameters(function))
-    common = list(_parameters(_common))
+    own = list(parameters_of(function))
+    common = list(parameters_of(_common))
     for parameter in (*own, *common):
         _settle(name, parameter)
 
     @wraps(function)
-    def run(**given: Any) -> None:
+    def run(context: Any, **given: Any) -> None:
+        sources = {key: context.get_parameter_source(key) for key in given}
+        running.by_flag = {
+            key: given[key] for key, source in sources.items() if source and source.name == "COMMANDLINE"
+        }
+        running.from_files = context.find_root().default_map or {}
         _common(**{parameter.name: given.pop(parameter.name) for parameter in common})
-        for parameter, kind in groups.items():
-            given[parameter] = kind(**{option.name: given.pop(option.name) for option in _parameters(kind)})
         try:
-            function(**given)
+            function(**grouped(function, given))
         except KeyboardInterrupt as stop:
             raise Interrupted from stop  # typer would end the program without a word
 
-    # Typer reads the signature; keyword-only parameters may follow any others.
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *common)]
-    )
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *common)}
-    (_groups[within] if within else app).command(own_name, epilog=EPILOG)(run)
+    (_groups[within] if within else app).command(own_name, epilog=EPILOG)(_signed(run, [*own, *common, CONTEXT]))
 
 
-def _parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
+def reader(function: Callable[..., T], name: str) -> Callable[[list[str], Mapping[str, Any]], T]:
+    """Read words as the command `name` does, and give what `function` returns for them; nothing is printed.
+
+    The words are those behind the command's name; the mapping holds what settings files say of it. A wrong word is a
+    `MtvcraftError`.
+    """
+    own = typer.Typer(add_completion=False)
+
+    def read(**given: Any) -> T:
+        return function(**grouped(function, given))
+
+    own.command(name)(_signed(wraps(function)(read), list(parameters_of(function))))
+    parser = typer.main.get_command(own)
+
+    def answered(words: list[str], settings: Mapping[str, Any]) -> T:
+        try:
+            with parser.make_context(f"mtvcraft {name}", list(words), default_map=dict(settings)) as context:
+                return parser.invoke(context)  # type: ignore[no-any-return]
+        except TyperException as error:
+            told = _usage(error)
+            assert told is not None
+            raise told from error
+
+    return answered
+
+
+def with_options_of(other: Callable[..., Any], *, but: Collection[str] = ()) -> Callable[[F], F]:
+    """Give a command, in the place of its `**settings`, the parameters of another one that it has not itself.
+
+    Args:
+        other: the other command's function.
+        but: names of parameters that are left out.
+
+    Returns:
+        A decorator. In the help the command's keyword-only parameters come last.
+    """
+
+    def extended(function: F) -> F:
+        hints = get_type_hints(function, include_extras=True)
+        own = [
+            each.replace(annotation=hints[each.name])
+            for each in inspect.signature(function).parameters.values()
+            if each.kind is not each.VAR_KEYWORD
+        ]
+        taken = {*but, *(each.name for each in own)}
+        last = [each for each in own if each.kind is each.KEYWORD_ONLY]
+        first = [each for each in own if each not in last]
+        return _signed(function, [*first, *(each for each in parameters_of(other) if each.name not in taken), *last])
+
+    return extended
+
+
+def _signed(function: F, parameters: Sequence[inspect.Parameter]) -> F:
+    """Let typer see other parameters than Python does; keyword-only ones may follow any others."""
+    only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    function.__signature__ = inspect.Signature(only)  # type: ignore[attr-defined]
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in only}
+    return function
+
+
+def grouped(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Values as the function takes them: those of a group of options in its dataclass."""
+    hints = get_type_hints(function, include_extras=True)
+    for parameter, kind in hints.items():
+        if _is_group(kind) and parameter != "return":
+            given[parameter] = kind(**{option.name: given.pop(option.name) for option in parameters_of(kind)})
+    return given
+
+
+def parameters_of(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
     """What a command takes; in the place of a parameter whose type is a dataclass stand that one's fields."""
     hints = get_type_hints(function, include_extras=True)
     for parameter in inspect.signature(function).parameters.values():
         kind = hints[parameter.name]
         if _is_group(kind):
-            yield from _parameters(kind)
+            yield from parameters_of(kind)
         else:
             yield parameter.replace(annotation=kind)
 
@@ -150,12 +232,10 @@ def main(arguments: list[str] | None = None) -> int:
         code = app(words, prog_name="mtvcraft", standalone_mode=False, default_map=settings)
         sys.stdout.flush()
         return int(code or 0)
-    except MtvcraftError as error:
-        _show_trace("--debug" in words)
-        fail(error.message, error.hint)
-        return int(error.exit)
     except TyperException as error:
-        return _usage(error)
+        if (told := _usage(error)) is not None:
+            fail(told.message, told.hint)
+        return int(Exit.USAGE)
     except (Interrupted, KeyboardInterrupt):
         say("interrupted: finished stages and windows are kept; the same command goes on from there")
         return int(Exit.INTERRUPTED)
@@ -163,26 +243,11 @@ def main(arguments: list[str] | None = None) -> int:
         # Whoever read our output has gone; Python would complain about it once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(Exit.DONE)
-    except MemoryError as error:
-        _show_trace("--debug" in words)
-        fail(f"out of memory: {error}", "close other programs, or use a smaller preset")
-        return int(Exit.FIT)
-    except OSError as error:
-        _show_trace("--debug" in words)
-        return _system_fault(error)
     except Exception as error:
         _show_trace("--debug" in words)
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
-            fail(
-                f"out of memory: {str(error).splitlines()[0]}",
-                "try `--offload model --two-passes`, close other programs, or use a smaller preset",
-            )
-            return int(Exit.FIT)
-        fail(
-            f"internal fault: {type(error).__name__}: {error}",
-            "this is ours to mend: run again with `--debug` and report what it prints",
-        )
-        return int(Exit.FAULT)
+        told = explained(error)
+        fail(told.message, told.hint)
+        return int(told.exit)
 
 
 def _stop(*_: object) -> None:
@@ -196,16 +261,16 @@ def _show_trace(wanted: bool) -> None:
         traceback.print_exc()
 
 
-def _usage(error: TyperException) -> int:
+def _usage(error: TyperException) -> MtvcraftError | None:
+    """What is wrong with the words, in ours; None for a bare `mtvcraft`, which has shown its help already."""
     message = error.format_message().strip().replace("Value error, ", "")
-    if not message:  # a bare `mtvcraft` has shown its help already
-        return int(Exit.USAGE)
+    if not message:
+        return None
     context = getattr(error, "ctx", None)
     asked = context.command_path if context else "mtvcraft"
     message, _, suggestion = message.partition(" Did you mean ")
     hint = f"did you mean {suggestion}" if suggestion else f"{_said_where(error)}see `{asked} --help`"
-    fail(message[0].lower() + message[1:].rstrip("."), hint)
-    return int(Exit.USAGE)
+    return MtvcraftError(message[0].lower() + message[1:].rstrip("."), hint=hint, exit=Exit.USAGE)
 
 
 def _said_where(error: TyperException) -> str:
@@ -214,17 +279,3 @@ def _said_where(error: TyperException) -> str:
     source = context.get_parameter_source(parameter.name) if context and parameter else None
     places = {"ENVIRONMENT": f"the variable {getattr(parameter, 'envvar', '')}", "DEFAULT_MAP": "a settings file"}
     return f"it comes from {places[source.name]}; " if source and source.name in places else ""
-
-
-def _system_fault(error: OSError) -> int:
-    import errno
-
-    where = f" at `{error.filename}`" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        fail(f"the disk is full{where}", "free some space (`mtvcraft cache clear` empties the cache) and run it again")
-        return int(Exit.FIT)
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        fail(f"not allowed to write or read{where}", "choose another folder, or change its permissions")
-        return int(Exit.USAGE)
-    fail(f"the system refused{where}: {error.strerror or error}", "run again with `--debug` to see where")
-    return int(Exit.FAULT)

@@ -12,7 +12,15 @@ from mtvcraft_cli.eval.mini import MiniReport, run_mini_bench
 from mtvcraft_cli.jobs.mini import KeptClips, PreparedMini
 from mtvcraft_cli.jobs.timing import plan_timing
 from mtvcraft_cli.latents.walk import Models, Settings, walk
-from mtvcraft_cli.pipeline import load_tokenizer, retimed, small_models, sure_motion, to_tokens
+from mtvcraft_cli.pipeline import (
+    load_tokenizer,
+    retimed,
+    seen_joints,
+    settings_of,
+    small_models,
+    sure_motion,
+    to_tokens,
+)
 from mtvcraft_cli.preset import Preset
 from mtvcraft_cli.progress import Watch, silent
 from mtvcraft_cli.shapes import Frames, JointsMm, Picture
@@ -46,6 +54,8 @@ class PresetModel:
         else:
             height_px, width_px = reference.shape[:2]
             motion = sure_motion(joints_mm, rate, (width_px, height_px))
+            if self.models.dynamic:
+                settings = replace(settings, joint_mean_mm=seen_joints(motion, self.preset, timing, None)[0])
             made = to_tokens(motion, self.preset, timing, self.tokenizer, str(settings.device), None, silent)
             tokens = (motion_tokens(made.tokens, self.tokenizer, window.index)[0] for window in windows)
         made_frames = walk(self.models, reference, tokens, windows, settings, SEED)
@@ -55,11 +65,11 @@ class PresetModel:
 def load_model(prepared: PreparedMini) -> PresetModel:
     """Load a preset's parts and bring them to the device."""
     preset, device = prepared.job.preset, torch.device(prepared.device)
-    models, settings = small_models(preset, prepared.parts, device)
+    models = small_models(preset, prepared.parts, device)
     for model in (models.transformer, models.vae):
         model.to(device)
     tokenizer = load_tokenizer(preset, prepared.parts["tokenizer"]).to(device)
-    return PresetModel(preset=preset, tokenizer=tokenizer, models=models, settings=settings)
+    return PresetModel(preset=preset, tokenizer=tokenizer, models=models, settings=settings_of(preset, device))
 
 
 def measure_mini(prepared: PreparedMini, watch: Watch) -> MiniReport:

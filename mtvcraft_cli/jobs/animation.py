@@ -1,7 +1,7 @@
 """`mtvcraft animate` and `replay`, before the work."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from glob import glob
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtvcraft_cli.cache import Cache
-from mtvcraft_cli.device.memory import free_memory
+from mtvcraft_cli.device.placement import Placement
+from mtvcraft_cli.device.plan import Plan, Task, make_plan
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.jobs.drive import (
     Drive,
@@ -24,7 +25,8 @@ from mtvcraft_cli.jobs.drive import (
     look_at_drive,
     tokenizer_identity,
 )
-from mtvcraft_cli.jobs.text import TEXT_PARTS, kept_hashes
+from mtvcraft_cli.jobs.fit import check_fit, machine_of, peak_text, place_text, rates_of, sources_of, time_text
+from mtvcraft_cli.jobs.text import TEXT_PARTS, kept_hashes, prompts_of, text_key, text_told
 from mtvcraft_cli.jobs.timing import Timing, plan_timing
 from mtvcraft_cli.jobs.weights import Supply, obtain
 from mtvcraft_cli.preset import Preset, load_preset
@@ -133,6 +135,8 @@ class PreparedAnimation:
     """SHA-256 of every input and weight file."""
     estimator: Estimator | None
     device: str
+    plan: Plan
+    """Where every part will live, and what the run takes."""
     cache: Cache
     fingerprint: str
     made: bool
@@ -141,6 +145,11 @@ class PreparedAnimation:
     """The same of the comparison; True where none is wanted."""
     framed: bool = True
     """The same of the folder of frames."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether all that was asked for is there already, made from the same inputs and settings."""
+        return self.made and self.compared and self.framed
 
     @property
     def remarks(self) -> list[str]:
@@ -165,7 +174,7 @@ class PreparedAnimation:
             )
         if self.job.preset.seeded:
             lines.append(
-                f"preset {self.job.preset.name} has random weights until trained ones come with the package: "
+                f"preset {self.job.preset.name} has random weights: "
                 "the video shows that every stage works, not what a trained model makes"
             )
         return lines
@@ -192,6 +201,7 @@ class PreparedAnimation:
             "window_frames": self.windows[0].frames,
             "motion_tokens": self.token_count,
             "steps": preset.sampler.steps,
+            "plan": self.plan.told(),
             "weights": [
                 {
                     "part": part.part,
@@ -212,24 +222,23 @@ class PreparedAnimation:
             (
                 f"{timing.frames} frames of {width_px}x{height_px} at {_rate_text(timing.rate)} fps "
                 f"({float(timing.frames / timing.rate):.2f} s) from {self.drive.kind} `{self.drive.path}`",
-                f"preset {preset.name} on {self.device}: {len(self.windows)} window(s) of "
-                f"{self.windows[0].frames} frames, {self.token_count} motion tokens, {preset.sampler.steps} steps, "
-                f"motion guidance {preset.sampler.motion_guidance:g}",
+                f"preset {preset.name} on {place_text(self.plan)}: {len(self.windows)} window(s) of "
+                f"{self.windows[0].frames} frames, {self.plan.visual_tokens} visual tokens each, {self.token_count} "
+                f"motion tokens, {preset.sampler.steps} steps, motion guidance {preset.sampler.motion_guidance:g}",
+                f"{peak_text(self.plan)}, {time_text(self.plan)}; "
                 f"weights: {', '.join(_weight_text(part) for part in self.parts.values())}; licences: {licences}",
             )
         )
 
 
-def prepare_animation(job: AnimateJob, cache: Cache, supply: Supply | None = None) -> PreparedAnimation:
-    """Check a job from the cheapest to the dearest question.
+ChooseEstimator = Callable[[Path, DriveSettings], Estimator | None]
 
-    Args:
-        job: what was asked.
-        cache: knows what earlier runs have left.
-        supply: gets weights that are missing; None gets none.
+
+def check_names(job: AnimateJob) -> None:
+    """Refuse names that can't be right, before any file is opened.
 
     Raises:
-        MtvcraftError: exit 2, 6, 4 or 5, in this order.
+        MtvcraftError: exit 2.
     """
     for what, path in job.inputs.items():
         if what != "drive":
@@ -246,17 +255,58 @@ def prepare_animation(job: AnimateJob, cache: Cache, supply: Supply | None = Non
         raise MtvcraftError(
             f"`{job.compare}` is named twice", hint="give `--compare` another name than `-o`", exit=Exit.USAGE
         )
-    from mtvcraft_cli.device.place import choose_device
 
-    device = str(choose_device(job.device))
+
+def find_parts(
+    job: AnimateJob, device: str, cache: Cache, supply: Supply | None = None
+) -> tuple[dict[str, Located], dict[str, str]]:
+    """Find the weights of a job, or get them.
+
+    Args:
+        job: whose preset needs them.
+        device: that it would run on.
+        cache: knows texts that are encoded already, for which no encoder is needed.
+        supply: gets weights that are missing; None gets none.
+
+    Returns:
+        Every part that is needed, and the hashes of those that made what is kept and are not there any more.
+
+    Raises:
+        MtvcraftError: exit 6; some are missing.
+    """
     parts = locate(job.preset, job.weights)
     made_by: dict[str, str] | None = None
     if any(parts[part].missing for part in TEXT_PARTS if part in parts):
         made_by = kept_hashes(job.preset, device, cache)
         parts = locate(job.preset, job.weights, leave_out=() if made_by is None else TEXT_PARTS)
     parts = obtain(job.preset, job.weights, parts, supply, leave_out=() if made_by is None else TEXT_PARTS)
-    estimator = choose_estimator(job.drive, job.driver)
-    hashes = _hashes(job, parts, cache) | (made_by or {}) | dict(estimator.hashes if estimator else {})
+    return parts, made_by or {}
+
+
+def prepare_animation(
+    job: AnimateJob,
+    cache: Cache,
+    supply: Supply | None = None,
+    estimator_for: ChooseEstimator = choose_estimator,
+) -> PreparedAnimation:
+    """Check a job from the cheapest to the dearest question.
+
+    Args:
+        job: what was asked.
+        cache: knows what earlier runs have left.
+        supply: gets weights that are missing; None gets none.
+        estimator_for: gives who finds the person in a driver; many jobs share what is loaded.
+
+    Raises:
+        MtvcraftError: exit 2, 6, 4 or 5, in this order.
+    """
+    check_names(job)
+    from mtvcraft_cli.device.place import choose_device
+
+    device = str(choose_device(job.device))
+    parts, made_by = find_parts(job, device, cache, supply)
+    estimator = estimator_for(job.drive, job.driver)
+    hashes = _hashes(job, parts, cache) | made_by | dict(estimator.hashes if estimator else {})
     if job.expected_weights is not None:
         _check_weights(job.expected_weights, hashes)
     from mtvcraft_cli.video.frames import holds_frames, is_taken
@@ -293,7 +343,10 @@ def prepare_animation(job: AnimateJob, cache: Cache, supply: Supply | None = Non
     else:
         timing = plan_timing(drive.frames, drive.rate, job.rate, job.preset)
         windows = plan_windows(timing.model_frames, job.preset.frames, job.preset.overlap)
-    _check_fit(job, parts, timing, device)
+    _check_room(job, timing)
+    plan = _plan(job, parts, windows, drive if estimator else None, hashes, device, cache)
+    if job.force or not made:
+        check_fit(plan, job.weights, cache.folder)
     return PreparedAnimation(
         job=job,
         drive=drive,
@@ -305,6 +358,7 @@ def prepare_animation(job: AnimateJob, cache: Cache, supply: Supply | None = Non
         hashes=hashes,
         estimator=estimator,
         device=device,
+        plan=plan,
         cache=cache,
         fingerprint=wanted,
         made=made,
@@ -357,8 +411,8 @@ def _sound(job: AnimateJob, drive: Drive) -> "Sound | None":
     return Sound(path=job.audio)
 
 
-def _check_fit(job: AnimateJob, parts: Mapping[str, Located], timing: Timing, device: str) -> None:
-    """Refuse what can't end well: weights larger than the memory, a video larger than the free disk."""
+def _check_room(job: AnimateJob, timing: Timing) -> None:
+    """Refuse a video that is larger than the free disk."""
     width_px, height_px = job.preset.size_px
     needed_bytes = timing.frames * width_px * height_px // 4 + 2**20  # H.264 at the best useful quality stays below
     free_bytes = shutil.disk_usage(job.output.parent).free
@@ -368,16 +422,30 @@ def _check_fit(job: AnimateJob, parts: Mapping[str, Located], timing: Timing, de
             hint="free some space (`mtvcraft cache clear` empties the cache), or write to another disk",
             exit=Exit.FIT,
         )
-    if device == "cpu":
-        weight_bytes = 2 * sum(part.size_bytes for part in parts.values())  # float32 of what lies there as bfloat16
-        memory_bytes = free_memory()
-        if memory_bytes is not None and weight_bytes > memory_bytes:
-            raise MtvcraftError(
-                f"preset {job.preset.name} needs {size_text(weight_bytes)} of memory on a CPU, "
-                f"and {size_text(memory_bytes)} are free",
-                hint="use `--preset mini`, or a machine with a CUDA card",
-                exit=Exit.FIT,
-            )
+
+
+def _plan(
+    job: AnimateJob,
+    parts: Mapping[str, Located],
+    windows: list[Window],
+    video: Drive | None,
+    hashes: Mapping[str, str],
+    device: str,
+    cache: Cache,
+) -> Plan:
+    """Where every part will live, and what the run takes; a person is to be found in `video`."""
+    told = [text_told(job.preset, prompt, hashes, device) for prompt in prompts_of(job.preset)]
+    task = Task(
+        preset=job.preset,
+        windows=tuple(windows),
+        sources=sources_of(parts),
+        two_passes=job.two_passes,
+        pose_frames=video.frames if video else 0,
+        texts=sum(cache.find("text", text_key(each)) is None for each in told),
+    )
+    machine = machine_of(device)
+    placement = None if job.offload == "auto" else Placement(offload=job.offload)
+    return make_plan(task, machine, rates_of(machine, cache.folder), placement)
 
 
 def _text(value: object) -> str | None:

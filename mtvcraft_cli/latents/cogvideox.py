@@ -288,7 +288,7 @@ class CogVideoXMotionTransformer(ModelMixin, ConfigMixin, CacheMixin, PeftAdapte
             timestep: (b,) int64, 0..999.
             motion_tokens: (b, n, d) codebook vectors.
             visual: tables of the s patches.
-            motion: tables of the n motion tokens.
+            motion: tables of the n motion tokens, the same for all clips or (b, n, k).
 
         Returns:
             (b, f, out_channels, h, w) in the dtype of `hidden_states`.
@@ -327,6 +327,11 @@ class CogVideoXMotionTransformer(ModelMixin, ConfigMixin, CacheMixin, PeftAdapte
         frame = functional.interpolate(series, size=frames, mode="linear", align_corners=True)[0].T
         places = frame[:, None] + self.motion_position_joint  # (f, 24, d)
         return tokens + places.flatten(0, 1).to(tokens.dtype)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether motion tokens lie where the driver's joints do in its first frame, and not on average."""
+        return bool(self.config.motion_positions == "dynamic")
 
     def resamples(self, frames: int) -> bool:
         """Whether the "no motion" tokens were learned for another number of latent frames and must be stretched."""

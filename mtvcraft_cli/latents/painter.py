@@ -33,7 +33,8 @@ class Settings:
     guidance: float
     """How hard the motion tokens pull; 1.0 is off."""
     joint_mean_mm: Float[np.ndarray, "J 3"]
-    """Mean joint positions of the training set, from which the motion tokens' rotary positions come; millimetres."""
+    """Where the motion tokens' rotary positions come from: mean joint positions of the training set, or for a
+    `dynamic` model those of the driver's first frame; millimetres."""
     sample_reference: bool
     """Whether the reference latents are drawn from the VAE's posterior or are its mean."""
     scale_reference: bool
@@ -53,6 +54,11 @@ class Models:
 
     transformer: CogVideoXMotionTransformer
     vae: AutoencoderKLCogVideoX
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether motion tokens lie where the driver's joints do in its first frame, and not on average."""
+        return self.transformer.dynamic
 
     def resamples(self, latent_frames: int) -> bool:
         """Whether the "no motion" tokens were learned for windows of another length and must be stretched."""

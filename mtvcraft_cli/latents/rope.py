@@ -20,7 +20,10 @@ THETA = 10000.0
 
 
 class Rotary(NamedTuple):
-    """Rotary cos and sin, (S, K) float32 each: S tokens, K columns of a head; columns 2i and 2i + 1 are equal."""
+    """Rotary cos and sin, (S, K) float32 each: S tokens, K columns of a head; columns 2i and 2i + 1 are equal.
+
+    They are (B, S, K) where each clip of a batch has places of its own.
+    """
 
     cos: Table
     sin: Table
@@ -74,6 +77,21 @@ def motion_table(frames: int, joint_mean_mm: Float[np.ndarray, "J 3"], head_dim:
     return _table(torch.cat([time[:, None], space_mm.repeat(frames, 1)], dim=1), (head_dim // 4,) * 4)
 
 
+def motion_tables(frames: int, joints_mm: Float[np.ndarray, "B J 3"], head_dim: int) -> Rotary:
+    """Positions of the motion tokens of several clips, each with joints of its own (paper, ablation "dynamic PE").
+
+    Args:
+        frames: latent frames F.
+        joints_mm: (B, J, 3) where the joints of each clip lie, millimetres; see `motion_table`.
+        head_dim: columns K of a head, a multiple of 8.
+
+    Returns:
+        Tables (B, F * J, K).
+    """
+    tables = [motion_table(frames, own_mm, head_dim) for own_mm in joints_mm]
+    return Rotary(*(torch.stack(each) for each in zip(*tables, strict=True)))
+
+
 def rotate(heads: Tensor, rotary: Rotary) -> Tensor:
     """Turn each pair of columns (2i, 2i + 1) of queries or keys by its token's angle, in float32.
 
@@ -84,7 +102,7 @@ def rotate(heads: Tensor, rotary: Rotary) -> Tensor:
     Returns:
         The same shape and dtype.
     """
-    cos, sin = rotary.cos[:, None, 0::2].float(), rotary.sin[:, None, 0::2].float()  # (S, 1, K / 2)
+    cos, sin = rotary.cos[..., None, 0::2].float(), rotary.sin[..., None, 0::2].float()  # (S, 1, K / 2)
     even, odd = heads.float().unflatten(-1, (-1, 2)).unbind(-1)  # (B, S, heads, K / 2) each
     turned = torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1)
     return turned.flatten(-2).to(heads.dtype)
@@ -103,7 +121,7 @@ def only(rotary: Rotary, axes: str, columns: str) -> Rotary:
     """
     if set(columns) <= set(axes):
         return rotary
-    width = rotary.cos.shape[1] // len(columns)
+    width = rotary.cos.shape[-1] // len(columns)
     stays = torch.tensor([axis in axes for axis in columns], device=rotary.cos.device).repeat_interleave(width)
     return Rotary(torch.where(stays, rotary.cos, 1.0), torch.where(stays, rotary.sin, 0.0))
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtvcraft_cli.preset import Differential, Statistics
+from mtvcraft_cli.preset import Differential, JointAxes, Statistics
 from mtvcraft_cli.shapes import Joints, JointsMm
 from mtvcraft_cli.windows import Window
 
@@ -64,6 +64,19 @@ def differential(joints: Joints, kind: Differential, reference: Float[Tensor, "J
     if reference is None:
         raise ValueError('`differential="reference"` needs the reference frame')
     return joints - reference
+
+
+def seen(joints: Float[Tensor, "... 3"], axes: JointAxes) -> Float[Tensor, "... 3"]:
+    """Leave out what the tokenizer doesn't see of normalised joints: without z nothing is known of depth.
+
+    Args:
+        joints: (..., 3) without unit, differential or not.
+        axes: "xyz" leaves them as they are; "xy" takes z away (paper, ablation "3D quantization").
+
+    Returns:
+        (..., 3); zeros where nothing is seen.
+    """
+    return joints if axes == "xyz" else joints * joints.new_tensor([1.0, 1.0, 0.0])
 
 
 def cut(joints_mm: JointsMm, windows: Sequence[Window]) -> Float[Tensor, "W N 24 3"]:

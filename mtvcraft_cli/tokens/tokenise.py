@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from mtvcraft_cli.preset import Differential, Statistics
+from mtvcraft_cli.preset import Differential, JointAxes, Statistics
 from mtvcraft_cli.progress import Watch, silent
 from mtvcraft_cli.shapes import CodesFile, JointsMm, MotionLatents, MotionTokens
-from mtvcraft_cli.tokens.normalise import cut, denormalise, differential, lay, normalise
+from mtvcraft_cli.tokens.normalise import cut, denormalise, differential, lay, normalise, seen
 from mtvcraft_cli.tokens.report import Report, Tally
 from mtvcraft_cli.tokens.tokenizer import MotionTokenizer, as_tokens
 from mtvcraft_cli.windows import Window
@@ -44,6 +44,7 @@ def tokenise(
     stats: Statistics,
     kind: Differential,
     watch: Watch = silent,
+    axes: JointAxes = "xyz",
 ) -> Tokenised:
     """Turn a clip into tokens, window by window, and measure what decoding them gives back.
 
@@ -54,6 +55,7 @@ def tokenise(
         stats: mean and spread over the training set.
         kind: what is subtracted from the normalised joints of a window; see `differential`.
         watch: counts windows.
+        axes: what the tokenizer sees of them; see `seen`. What it doesn't see is lost on the way back, too.
 
     Returns:
         The tokens of all windows, and how well they stand for the clip.
@@ -74,7 +76,8 @@ def tokenise(
         windows = plan[some[0] : some[-1] + 1]
         with torch.inference_mode():
             windows_mm = cut(joints_mm, windows).to(tokenizer.device)
-            latents = tokenizer.encode(differential(normalise(windows_mm, stats), kind, first))
+            joints = differential(normalise(windows_mm, stats), kind, first)
+            latents = tokenizer.encode(seen(joints, axes))
             if continuous:
                 tokens[some] = latents.cpu().numpy()
             else:
@@ -83,7 +86,7 @@ def tokenise(
                 tally.add_codes(latents, rows, codes)
                 tokens[some] = codes.cpu().numpy()
                 latents = rows
-            decoded = tokenizer.decode(latents)
+            decoded = seen(tokenizer.decode(latents), axes)
             decoded_mm = denormalise(decoded, stats, _of(origins_mm, some, tokenizer.device))
             for window, before, after in zip(windows, windows_mm, decoded_mm, strict=True):
                 own = slice(window.carried, window.frames - window.held)
@@ -99,6 +102,7 @@ def detokenise(
     kind: Differential,
     origin_mm: OriginMm | None = None,
     watch: Watch = silent,
+    axes: JointAxes = "xyz",
 ) -> JointsMm:
     """Turn tokens back into a clip; frames that two windows share fade from the earlier to the later.
 
@@ -111,6 +115,7 @@ def detokenise(
         origin_mm: the poses that were subtracted. Without them a differential clip starts from the mean pose: its
             movement is right and its place is not; with "window", each window starts where the one before has come to.
         watch: counts windows.
+        axes: what the tokenizer saw of the joints; the others stay those of the origin.
 
     Returns:
         (T, 24, 3) camera space, millimetres.
@@ -118,7 +123,7 @@ def detokenise(
     joints_mm = np.zeros((plan[-1].start + plan[-1].frames - plan[-1].held, tokenizer.joints, 3), np.float32)
     for some in watch(_batches(len(plan)), "decode", len(plan)):
         with torch.inference_mode():
-            decoded = tokenizer.decode(_latents(tokens[some], tokenizer)).cpu()
+            decoded = seen(tokenizer.decode(_latents(tokens[some], tokenizer)), axes).cpu()
             for index, joints in zip(some, decoded, strict=True):
                 window = plan[index]
                 if origin_mm is not None:

@@ -21,7 +21,7 @@ from mtvcraft_cli.latents.cogvideox import (
     from_released,
     read_config,
 )
-from mtvcraft_cli.latents.rope import Rotary, motion_table, visual_table
+from mtvcraft_cli.latents.rope import Rotary, motion_table, motion_tables, visual_table
 from mtvcraft_cli.latents.sampler import Condition, denoise, make_scheduler
 from mtvcraft_cli.latents.vae import build_vae, decode, encode_reference, to_frames
 from mtvcraft_cli.preset import Statistics
@@ -72,12 +72,14 @@ class DitObjective(nn.Module):
         time: Tensor,
         dropped: Tensor,
         places: Tensor,
+        first_mm: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """(b, f, c, h, w), (b, c, h, w), (b, n, d), (b, f, h, w), (b, f, c, h, w), (b), (b) and (f') to scalars.
 
-        `places` are those of a window's f latent frames that are looked at.
+        `places` are those of a window's f latent frames that are looked at. Where positions are dynamic the drivers'
+        first poses `first_mm` (b, 24, 3) give them.
         """
-        visual, motion = (at(table, places, latents.shape[1]) for table in self.tables(latents))
+        visual, motion = (at(table, places, latents.shape[1]) for table in self.tables(latents, first_mm))
         kept = self.alphas[time][:, None, None, None, None]  # type: ignore[index]
         noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
         velocity = kept.sqrt() * noise - (1 - kept).sqrt() * latents
@@ -92,18 +94,24 @@ class DitObjective(nn.Module):
         there = (error * figure).sum((1, 2, 3)) / figure.sum((1, 2, 3)).clamp(min=1)
         return {"loss": loss, "error": error.mean(), "figure": there.mean()}
 
-    def tables(self, latents: Tensor) -> tuple[Rotary, Rotary]:
-        """Rotary positions of the patches of latents (b, f, c, h, w), and of their motion tokens."""
+    def tables(self, latents: Tensor, first_mm: Tensor | None = None) -> tuple[Rotary, Rotary]:
+        """Rotary positions of the patches of latents (b, f, c, h, w), and of their motion tokens.
+
+        Those of the tokens are the same in all clips, or come from the first pose of each, (b, 24, 3).
+        """
         config, frames = self.transformer.config, latents.shape[1]
         rows, columns = (side // config.patch_size for side in latents.shape[-2:])
         visual = visual_table(frames, rows, columns, config.attention_head_dim)
-        motion = motion_table(frames, self.joint_mean_mm, config.attention_head_dim)
+        if first_mm is not None and self.transformer.dynamic:
+            motion = motion_tables(frames, first_mm.cpu().numpy(), config.attention_head_dim)
+        else:
+            motion = motion_table(frames, self.joint_mean_mm, config.attention_head_dim)
         return visual.to(latents.device), motion.to(latents.device)
 
 
 def at(table: Rotary, places: Tensor, frames: int) -> Rotary:
-    """Positions of some of a window's latent frames, of tables (frames * n, k) to (len(places) * n, k)."""
-    return Rotary(*(each.unflatten(0, (frames, -1))[places].flatten(0, 1) for each in (table.cos, table.sin)))
+    """Positions of some of a window's latent frames, of tables (..., frames * n, k) to (..., len(places) * n, k)."""
+    return Rotary(*(each.unflatten(-2, (frames, -1))[..., places, :, :].flatten(-3, -2) for each in table))
 
 
 class DitStage(OnClips):
@@ -115,7 +123,7 @@ class DitStage(OnClips):
         stats: what joints are normalised with.
         examples: clips to train on.
         held: clips for the report.
-        folder: of the run; latents and tokens are kept in it.
+        folder: latents and tokens are kept in it.
         parts: the weights of "tokenizer" and "vae".
 
     Raises:
@@ -154,7 +162,7 @@ class DitStage(OnClips):
         self.vae: AutoencoderKLCogVideoX = build_vae(self.preset["vae"], tensors["vae"])
         self.outcome = Outcome(self.preset, stats, parts)
         self.scheduler = make_scheduler(preset["sampler"]["scheduler"], preset["scheduler"])
-        self.frames, self.kind = preset["frames"], preset["differential"]
+        self.frames, self.kind, self.axes = preset["frames"], preset["differential"], preset.get("joint_axes", "xyz")
         buckets = settings.buckets or ((preset["size_px"][0], preset["size_px"][1]),)
         maker = Latents(
             vae=self.vae,
@@ -168,10 +176,20 @@ class DitStage(OnClips):
         of_latents = fingerprint(tensors["vae"], factor, buckets, self.frames, preset["reference_scaled"], told)
         self.latents = Shards(folder / "latents", of_latents, maker.make)
         neutral = preset.get("body") == "neutral"
-        told = (self.kind, stats.mean_mm.tolist(), stats.std_mm.tolist(), *(["neutral"] if neutral else []))
+        told = (
+            self.kind if self.axes == "xyz" else [self.kind, self.axes],
+            stats.mean_mm.tolist(),
+            stats.std_mm.tolist(),
+            *(["neutral"] if neutral else []),
+        )
         of_tokens = fingerprint(tensors["tokenizer"], of_latents, *told)
         self.tokeniser = Tokens(
-            tokenizer=self.tokenizer, latents=self.latents, stats=stats, kind=self.kind, neutral=neutral
+            tokenizer=self.tokenizer,
+            latents=self.latents,
+            stats=stats,
+            kind=self.kind,
+            axes=self.axes,
+            neutral=neutral,
         )
         self.tokens = Shards(folder / f"tokens-{of_tokens[:8]}", of_tokens, self.tokeniser.make)
         self.buckets = len(buckets)
@@ -190,7 +208,7 @@ class DitStage(OnClips):
         bucket = int(samples_rng(loop.seed, step).integers(self.buckets))
         there = self.there(step) // (CLIPS * self.buckets)
         made: dict[str, list[Any]] = {
-            name: [] for name in ("latents", "reference", "figure", "tokens", "noise", "time")
+            name: [] for name in ("latents", "reference", "figure", "tokens", "noise", "time", "first_mm")
         }
         dropped = []
         for sample in samples:
@@ -201,12 +219,14 @@ class DitStage(OnClips):
             for name in ("latents", "reference"):
                 made[name].append(clip[name].float())
             made["figure"].append(clip["figure"])
+            made["first_mm"].append(clip["joints_mm"][0])
             made["tokens"].append(self.tokens.clip(number)["tokens"])
             made["noise"].append(torch.from_numpy(rng.standard_normal(clip["latents"].shape, dtype=np.float32)))
             made["time"].append(torch.tensor(min(999, int(1000 * rng.random() ** power))))
             dropped.append(bool(rng.random() < self.settings.drop_motion))
         batch = {name: torch.stack(values) for name, values in made.items()}
         batch["tokens"] = self.looked_up(batch["tokens"])
+        batch["first_mm"] = self.tokeniser.on_body(batch["first_mm"])
         return batch | {"dropped": torch.tensor(dropped), "places": self._places(step)}
 
     def animate(self, clip: Example, tokens: Tensor) -> Frames:
@@ -217,7 +237,7 @@ class DitStage(OnClips):
         reference = encode_reference(
             self.vae, clip.reference, self.frames, sample=False, scaled=scaled, generator=generator
         ).to(transformer.device)
-        visual, motion = self.objective.tables(reference)
+        visual, motion = self.objective.tables(reference, self.tokeniser.on_body(torch.from_numpy(clip.joints_mm[:1])))
         condition = Condition(
             reference=reference, tokens=tokens[None].to(transformer.device), visual=visual, motion=motion
         )

@@ -57,7 +57,7 @@ class WanStage(OnClips):
         stats: what joints are normalised with.
         examples: clips to train on.
         held: clips for the report.
-        folder: of the run; latents, tokens and texts are kept in it.
+        folder: latents, tokens and texts are kept in it.
         parts: the weights of "tokenizer", "vae", "text_encoder", "text_tokenizer" and "picture_encoder", and, for a
             transformer without "no motion" tokens of its own, of "no_motion".
 
@@ -246,10 +246,14 @@ class WanStage(OnClips):
 
     def _keep_tokens(self, folder: Path) -> None:
         stats, kind, neutral = self.stats, self.preset["differential"], self.preset.get("body") == "neutral"
+        axes = self.preset.get("joint_axes", "xyz")
         tensors = read_tensors(needed(self.parts, "tokenizer"), within="module")
         self.tokenizer = tokenizer_from_tensors(self.preset["tokenizer"], tensors)
-        self.tokeniser = Tokens(tokenizer=self.tokenizer, latents=self.latents, stats=stats, kind=kind, neutral=neutral)
-        told = (self.latents.made_from, kind, neutral, stats.mean_mm.tolist(), stats.std_mm.tolist())
+        self.tokeniser = Tokens(
+            tokenizer=self.tokenizer, latents=self.latents, stats=stats, kind=kind, axes=axes, neutral=neutral
+        )
+        moved = kind if axes == "xyz" else [kind, axes]
+        told = (self.latents.made_from, moved, neutral, stats.mean_mm.tolist(), stats.std_mm.tolist())
         made_from = fingerprint(tensors, *told)
         self.tokens = Shards(folder / f"tokens-{made_from[:8]}", made_from, self.tokeniser.make)
 

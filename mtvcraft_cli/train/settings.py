@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
-from mtvcraft_cli.preset import BUILT_IN, preset_names
+from mtvcraft_cli.preset import find_preset
 
 RECIPES = Path(__file__).parent / "recipes"
 Settings = TypeVar("Settings")
@@ -127,6 +127,10 @@ class World:
         motion, held_out = (name and str(folder / name) for name in (self.motion, self.held_out))
         return replace(self, motion=motion, held_out=held_out)
 
+    def danced(self) -> "World":
+        """The same without recorded motion."""
+        return replace(self, motion=None, held_out=None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class VaeTraining:
@@ -234,15 +238,50 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """`mtvcraft train ablations`: how often variants of a model are trained, and what they are measured on."""
+
+    repeated: tuple[str, ...] = ()
+    """Those that are trained several times, from other first weights and with clips in another order."""
+    seeds: int = 3
+    """How many times; the others are trained once."""
+    clips: int = 24
+    """Clips of each split of bench mini."""
+    base: tuple[Phase, ...] = ()
+    """Phases of a video model without motion that all runs start from, as the paper's start from CogVideoX; none lets
+    each start as `dit.start` says."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A whole model: how it is run and how each of its networks is trained."""
 
     preset: Mapping[str, Any] = field(default_factory=dict)
-    """A preset without `weights` and `statistics`, which a run adds; in a file also the name of a built-in one."""
+    """A preset without `weights` and `statistics`, which a run adds; in a file also the name of one."""
     data: Data = field(default_factory=Data)
     tokenizer: TokenizerTraining | None = None
     vae: VaeTraining | None = None
     dit: DitTraining | None = None
+    ablation: Ablation = field(default_factory=Ablation)
+
+    def in_folder(self, folder: Path) -> "Recipe":
+        """The same, with its motion sets looked for in a folder."""
+        return replace(
+            self,
+            tokenizer=self.tokenizer and self.tokenizer.in_folder(folder),
+            vae=self.vae and replace(self.vae, world=self.vae.world.in_folder(folder)),
+            dit=self.dit and replace(self.dit, world=self.dit.world.in_folder(folder)),
+        )
+
+    def danced(self) -> "Recipe":
+        """The same without recorded motion: with nothing but dances of our own."""
+        tokenizer = self.tokenizer
+        return replace(
+            self,
+            tokenizer=tokenizer and replace(tokenizer, motion=replace(tokenizer.motion, files=()), held_out=()),
+            vae=self.vae and replace(self.vae, world=self.vae.world.danced()),
+            dit=self.dit and replace(self.dit, world=self.dit.world.danced()),
+        )
 
 
 def load_recipe(name: str, changes: Mapping[str, Any] | None = None, motion: Path = Path()) -> Recipe:
@@ -271,9 +310,10 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None, motion: Pat
         ) from error
     if not isinstance(content, dict):
         raise _wrong(f"`{path}` holds no settings", "compare it with a built-in recipe")
-    if isinstance(content.get("preset"), str):
-        content["preset"] = _preset_of(content["preset"])
-    for dotted, value in (changes or {}).items():
+    told = dict(changes or {})
+    preset = told.pop("preset", content.get("preset", {}))
+    content["preset"] = preset_settings(preset) if isinstance(preset, str) else preset
+    for dotted, value in told.items():
         *way, last = dotted.split(".")
         place = content
         for key in way:
@@ -283,22 +323,16 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None, motion: Pat
             if not isinstance(place, dict):
                 raise _wrong(f"`{dotted}` can't be set: `{key}` is `{place}`", "a section has keys of its own")
         place[last] = value
-    recipe = read_settings(Recipe, content, "recipe")
-    return replace(
-        recipe,
-        tokenizer=recipe.tokenizer and recipe.tokenizer.in_folder(motion),
-        vae=recipe.vae and replace(recipe.vae, world=recipe.vae.world.in_folder(motion)),
-        dit=recipe.dit and replace(recipe.dit, world=recipe.dit.world.in_folder(motion)),
-    )
+    return read_settings(Recipe, content, "recipe").in_folder(motion)
 
 
-def _preset_of(name: str) -> dict[str, Any]:
-    """What a built-in preset says, but for what a run says itself."""
-    if name not in preset_names():
-        raise _wrong(
-            f"the recipe is for a preset `{name}`, which there is not", f"there are {', '.join(preset_names())}"
-        )
-    content = yaml.safe_load((BUILT_IN / f"{name}.yaml").read_text(encoding="utf-8"))
+def preset_settings(name: str) -> dict[str, Any]:
+    """What a preset says besides `weights` and `statistics`, as a recipe holds it.
+
+    Raises:
+        MtvcraftError: there is no such preset.
+    """
+    content, _ = find_preset(name)
     return {key: value for key, value in content.items() if key not in ("weights", "statistics")}
 
 

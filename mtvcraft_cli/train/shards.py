@@ -26,9 +26,9 @@ from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import write_text_whole, writing
 from mtvcraft_cli.joints.neutral import on_neutral_body
 from mtvcraft_cli.latents.vae import to_video
-from mtvcraft_cli.preset import Differential, Statistics
+from mtvcraft_cli.preset import Differential, JointAxes, Statistics
 from mtvcraft_cli.progress import Watch, silent
-from mtvcraft_cli.tokens.normalise import normalise
+from mtvcraft_cli.tokens.normalise import normalise, seen
 from mtvcraft_cli.tokens.tokenizer import MotionTokenizer
 from mtvcraft_cli.train.examples import Examples, Size
 
@@ -170,6 +170,7 @@ class Tokens:
     latents: Shards
     stats: Statistics
     kind: Differential
+    axes: JointAxes = "xyz"
     neutral: bool = False
     """Whether the driver's bones get the neutral body's lengths."""
 
@@ -184,12 +185,14 @@ class Tokens:
 
     def moved(self, joints_mm: Tensor) -> Tensor:
         """Joints of clips as the tokenizer sees them, (B, 1 + T, 24, 3) mm to (B, T, 24, 3) without unit."""
-        if self.neutral:
-            flat = on_neutral_body(joints_mm.flatten(0, 1).cpu().numpy())
-            joints_mm = torch.from_numpy(flat).view_as(joints_mm)
+        joints_mm = self.on_body(joints_mm.flatten(0, 1)).view_as(joints_mm)
         joints = normalise(joints_mm.to(self.tokenizer.device), self.stats)
         origin = {"none": 0.0, "window": joints[:, 1:2], "reference": joints[:, :1]}[self.kind]
-        return joints[:, 1:] - origin
+        return seen(joints[:, 1:] - origin, self.axes)
+
+    def on_body(self, joints_mm: Tensor) -> Tensor:
+        """Poses (T, 24, 3) mm on the body that the tokenizer knows: the driver's own or the neutral one."""
+        return torch.from_numpy(on_neutral_body(joints_mm.cpu().numpy())) if self.neutral else joints_mm
 
 
 def prepare(latents: Shards, tokens: Shards, clips: int, watch: Watch = silent) -> None:

@@ -30,6 +30,7 @@ def train_stage(
     folder: Path,
     *,
     parts: Mapping[str, Path] | None = None,
+    clips: Path | None = None,
     limit_s: float | None = None,
     watch: Watch = silent,
 ) -> Trained:
@@ -42,6 +43,8 @@ def train_stage(
         parts: weights trained before, by part: files, folders of runs, or folders as they are published. "dit" needs
             "tokenizer" and "vae", and on wan "text_encoder", "text_tokenizer", "picture_encoder" and perhaps
             "no_motion", where the recipe's preset doesn't name them.
+        clips: where "dit" keeps the clips that it learns from, so that several runs can share them; by default in the
+            run's own folder.
         limit_s: seconds after which to stop with a checkpoint.
         watch: counts steps.
 
@@ -65,7 +68,7 @@ def train_stage(
 
         files = {part: weights_of(part, path) for part, path in (parts or {}).items()}
         examples = examples_of(recipe, settings.world, sizes_of(recipe, settings))
-        stage = make_stage(settings, recipe.preset, statistics_of_part(files), *examples, folder, files)
+        stage = make_stage(settings, recipe.preset, statistics_of_part(files), *examples, clips or folder, files)
     return train(stage, settings.loop, folder, limit_s=limit_s, watch=watch)
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.joints.skeleton import PARTS
-from mtvcraft_cli.preset import Statistics
-from mtvcraft_cli.tokens.normalise import normalise
+from mtvcraft_cli.preset import JointAxes, Statistics
+from mtvcraft_cli.tokens.normalise import normalise, seen
 from mtvcraft_cli.tokens.tokenise import tokenise
 from mtvcraft_cli.tokens.tokenizer import MotionTokenizer, tokenizer_from_tensors
 from mtvcraft_cli.train.codebook import MovingCodebook, SeededDraws
@@ -81,7 +81,7 @@ class TokenizerStage:
     ) -> None:
         check_lengths(settings.motion.frames, "tokenizer.motion.frames")
         self.settings, self.stats = settings, stats
-        self.kind = preset.get("differential", "none")
+        self.kind, self.axes = preset.get("differential", "none"), preset.get("joint_axes", "xyz")
         self.frames, self.overlap = preset["frames"], preset["overlap"]
         self.outcome = Outcome(preset, stats)
         self.sizes = preset["tokenizer"]
@@ -129,7 +129,7 @@ class TokenizerStage:
             joints = joints[1:] - {"none": 0.0, "window": joints[1], "reference": joints[0]}[self.kind]
             scale = float(rng.uniform(1 - motion.vary, 1 + motion.vary))
             shift = rng.uniform(-motion.vary, motion.vary, 3) if self.kind == "none" else np.zeros(3)
-            windows.append(scale * joints + torch.from_numpy(shift.astype(np.float32)))
+            windows.append(seen(scale * joints + torch.from_numpy(shift.astype(np.float32)), self.axes))
         return {"joints": torch.stack(windows)}
 
     def after(self, step: int) -> dict[str, float]:
@@ -145,7 +145,9 @@ class TokenizerStage:
 
     def report(self, step: int, folder: Path) -> dict[str, float]:  # noqa: ARG002
         """Round trips of held-out motion before cameras that never change, millimetres."""
-        return round_trips(self.objective.tokenizer, self.held, self.stats, self.kind, self.frames, self.overlap)
+        return round_trips(
+            self.objective.tokenizer, self.held, self.stats, self.kind, self.frames, self.overlap, self.axes
+        )
 
     def export(self, folder: Path, whole: Mapping[str, Tensor] | None = None) -> None:  # noqa: ARG002
         """Write the tokenizer, and a preset around it."""
@@ -159,7 +161,13 @@ def read_sets(settings: TokenizerTraining) -> tuple[MotionSet, MotionSet]:
 
 
 def round_trips(
-    tokenizer: MotionTokenizer, held: MotionSet, stats: Statistics, kind: Any, frames: int, overlap: int
+    tokenizer: MotionTokenizer,
+    held: MotionSet,
+    stats: Statistics,
+    kind: Any,
+    frames: int,
+    overlap: int,
+    axes: JointAxes = "xyz",
 ) -> dict[str, float]:
     """Send whole clips through a tokenizer and back, as `mtvcraft tokenize` does.
 
@@ -170,22 +178,23 @@ def round_trips(
         kind: what is subtracted from them.
         frames: of a window.
         overlap: of two windows.
+        axes: what the tokenizer sees of them.
 
     Returns:
         Millimetres: `round_trip_mm` (median over joints of the mean distance), the same per part of the body, and
         `still_mm` for what a tokenizer that knows no motion would reach; the share of codes used, and perplexity.
     """
     was, tokenizer.training = tokenizer.training, False
-    errors, seen, still = [], [], []
+    errors, used, still = [], [], []
     for number, clip in enumerate(held.clips()[:REPORTED_CLIPS]):
         rng = samples_rng(REPORT_SEED, number)
         joints_mm = clip if held.seen[number] else seen_by_camera(np.concatenate([clip[:1], clip]), rng)[1:]
         plan = plan_windows(len(joints_mm), frames, overlap)
-        made = tokenise(joints_mm, tokenizer, plan, stats, kind)
+        made = tokenise(joints_mm, tokenizer, plan, stats, kind, axes=axes)
         errors.append((len(joints_mm), made.report.error_mm))
         still.append((len(joints_mm), float(np.linalg.norm(joints_mm - joints_mm[:1], axis=-1).mean())))
         if tokenizer.codes is not None:
-            seen.append(made.tokens.ravel())
+            used.append(made.tokens.ravel())
     tokenizer.training = was
     length = np.array([count for count, _ in errors], np.float64)
     per_joint = np.average(np.array([error for _, error in errors]), axis=0, weights=length)
@@ -193,7 +202,7 @@ def round_trips(
     values |= {f"{part}_mm": float(per_joint[list(joints)].mean()) for part, joints in PARTS.items()}
     values["still_mm"] = float(np.average([distance for _, distance in still], weights=length))
     if tokenizer.codes is not None:
-        count = np.bincount(np.concatenate(seen), minlength=tokenizer.codes)
+        count = np.bincount(np.concatenate(used), minlength=tokenizer.codes)
         share = count / count.sum()
         values["codes_used"] = float((count > 0).mean())
         values["perplexity"] = float(np.exp(-(share * np.log(share + 1e-12)).sum()))

@@ -41,9 +41,9 @@ def list_pictures(path: Path) -> tuple[list[Path], list[str]]:
     folder = path.is_dir()
     found = path.iterdir() if folder else map(Path, glob(str(path)))  # noqa: PTH207, the pattern may be absolute
     files = [file for file in found if file.is_file()]
-    visible = sorted((file for file in files if not file.name.startswith(".")), key=_natural)
+    visible = sorted((file for file in files if not file.name.startswith(".")), key=natural)
     pictures = [file for file in visible if kind_of(file) in (Kind.PICTURE, Kind.ANIMATION)]
-    others = sorted(set(visible) - set(pictures), key=_natural)
+    others = sorted(set(visible) - set(pictures), key=natural)
     if others and not folder:
         raise MtvcraftError(
             f"`{path}` fits `{others[0].name}`, which is {kind_of(others[0]).value}, not a picture",
@@ -56,7 +56,8 @@ def list_pictures(path: Path) -> tuple[list[Path], list[str]]:
     return pictures, [*said, *_gaps(pictures)]
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
+def natural(path: Path) -> list[tuple[int, str]]:
+    """Sort key: the numbers in a name count as numbers, 2 before 10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", str(path))]
 
 

@@ -13,8 +13,8 @@ from mtvcraft_cli import __version__
 from tests.cli.run import assert_refused, heeding_ctrl_c, mtvcraft
 from tests.cli.toy import toy_preset
 
-COMMANDS = ["animate", "pose", "tokenize", "eval", "download", "presets", "replay", "cache"]
-GROUPED = ["train prepare", "train tokenizer", "train vae", "train dit", "train latents"]
+COMMANDS = ["animate", "pose", "tokenize", "batch", "eval", "download", "presets", "plan", "doctor", "replay", "cache"]
+GROUPED = [f"train {stage}" for stage in ("prepare", "tokenizer", "vae", "dit", "latents", "ablations")]
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,19 @@ from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
+from mtvcraft_cli.latents.cogvideox import CogVideoXMotionTransformer
 from mtvcraft_cli.latents.wan import MotionAttention, WanMotionTransformer
-from mtvcraft_cli.preset import BUILT_IN, checked, load_preset, lora_of, preset_names, read_preset
+from mtvcraft_cli.preset import (
+    ABLATIONS,
+    BUILT_IN,
+    ablation_names,
+    checked,
+    find_preset,
+    load_preset,
+    lora_of,
+    preset_names,
+    read_preset,
+)
 from mtvcraft_cli.weights.manifest import manifest
 
 
@@ -21,6 +32,51 @@ def test_every_preset_in_the_package_loads(path: Path) -> None:
     assert preset.name == path.stem
     assert preset.statistics.mean_mm.shape == preset.statistics.std_mm.shape == (24, 3)
     assert (preset.statistics.std_mm > 0).all()
+
+
+CHANGED: dict[str, dict[str, Any]] = {
+    "default": {},
+    "no-quantize": {"tokenizer.codes": None},
+    "no-differential": {"differential": "none"},
+    "xy-quantization": {"joint_axes": "xy", "transformer.motion_positions": "txy"},
+    "dynamic-pe": {"transformer.motion_positions": "dynamic"},
+    "learnable-pe": {"transformer.motion_positions": "learnable"},
+    "1d": {"transformer.motion_positions": "1d"},
+    "2d": {"transformer.motion_positions": "2d"},
+    "3d": {"transformer.motion_positions": "3d"},
+    "no-pe": {"transformer.motion_positions": "none"},
+}
+"""What each ablation says that the default one doesn't."""
+
+
+def flat(content: dict[str, Any], within: str = "") -> dict[str, Any]:
+    """Settings by dotted name."""
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        found |= flat(value, f"{within}{key}.") if isinstance(value, dict) else {f"{within}{key}": value}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(ABLATIONS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_ablation_loads_and_differs_from_the_default_in_one_thing(path: Path) -> None:
+    preset = load_preset(f"ablations/{path.stem}")
+    assert preset.name == f"ablations/{path.stem}"
+    assert preset.seeded
+    assert load_preset(str(path)).fingerprint == preset.fingerprint
+    CogVideoXMotionTransformer(**preset.transformer)
+    own, default = (flat(find_preset(f"ablations/{name}")[0]) for name in (path.stem, "default"))
+    changed = {key: value for key, value in own.items() if key not in default or value != default[key]}
+    changed.pop("summary", None)
+    assert changed == CHANGED[path.stem]
+    assert own.keys() >= default.keys()
+
+
+def test_ablations_are_found_by_name_and_not_listed_as_models() -> None:
+    assert ablation_names() == sorted(f"ablations/{name}" for name in CHANGED)
+    assert not any("ablations" in name for name in preset_names())
+    with pytest.raises(MtvcraftError) as caught:
+        load_preset("ablations/no-quantise")
+    assert "`ablations/no-quantize`" in caught.value.hint
 
 
 def test_the_smallest_preset_comes_first() -> None:

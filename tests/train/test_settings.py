@@ -6,11 +6,9 @@ from typing import Any
 import pytest
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
-from mtvcraft_cli.preset import BUILT_IN, read_preset
+from mtvcraft_cli.preset import BUILT_IN, PARTS, read_preset
 from mtvcraft_cli.train.settings import RECIPES, Loop, load_recipe, read_changes
 from tests.train.toy import toy_recipe
-
-WEIGHTS = dict.fromkeys(("tokenizer", "transformer", "vae"), "seeded:0")
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -19,8 +17,9 @@ def test_every_recipe_in_the_package_can_be_read(recipe: Path) -> None:
     stages = [stage for stage in (read.tokenizer, read.vae, read.dit) if stage is not None]
     assert stages
     assert all(stage.loop.steps > 0 for stage in stages)
-    name, folder = recipe.stem, BUILT_IN
-    read_preset({**read.preset, "weights": WEIGHTS, "statistics": "joint_statistics.json"}, name=name, folder=folder)
+    weights = dict.fromkeys(PARTS[read.preset["backbone"]], "seeded:0")
+    content = {**read.preset, "weights": weights, "statistics": "joint_statistics.json"}
+    read_preset(content, name=recipe.stem, folder=BUILT_IN)
 
 
 def test_the_papers_recipe_has_the_papers_numbers() -> None:
@@ -80,6 +79,15 @@ def test_words_change_the_stage_at_hand_or_any_other() -> None:
     with pytest.raises(MtvcraftError, match=r"`vae.frames.least` can't be set"):
         load_recipe("mini", {"vae.frames.least": 8})
     assert load_recipe("mini", {"data.sets": ["mine"]}).data.sets == ("mine",)
+
+
+def test_a_preset_may_be_named_and_then_changed() -> None:
+    named = load_recipe("ablation", {"preset.frames": 25, "preset": "ablations/2d"}).preset
+    assert named["frames"] == 25
+    assert named["transformer"]["motion_positions"] == "2d"
+    assert not {"weights", "statistics"} & named.keys()
+    with pytest.raises(MtvcraftError, match="no preset `ablations/5d`"):
+        load_recipe("ablation", {"preset": "ablations/5d"})
 
 
 def test_an_unknown_recipe_is_told_which_there_are() -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from mtvcraft_cli.errors import MtvcraftError
 from mtvcraft_cli.latents.cogvideox import build_transformer
+from mtvcraft_cli.latents.rope import motion_table
 from mtvcraft_cli.latents.seeded import seeded_tensors
 from mtvcraft_cli.preset import load_preset
 from mtvcraft_cli.train.dit import DitObjective, at, widened
@@ -141,6 +142,30 @@ def test_a_step_may_see_some_latent_frames_at_their_own_times() -> None:
     assert len(at(visual, torch.tensor([1, 5]), 7).cos) == 2 * 4
     assert torch.isfinite(part)
     assert part != whole
+
+
+def test_kept_latent_frames_lie_where_each_clip_s_own_joints_do() -> None:
+    transformer = tiny.tiny_transformer(motion_positions="dynamic")
+    objective = DitObjective(transformer, torch.linspace(1, 0, 1000), tiny.joint_mean_mm(), 1.0)
+    generator, places = torch.Generator().manual_seed(0), torch.tensor([1, 5])
+    first_mm = 100 * torch.randn(2, 24, 3, generator=generator)
+    shape = (2, 7, 16, 4, 4)
+    clip = {name: torch.randn(shape, generator=generator) for name in ("latents", "noise")}
+    clip |= {
+        "reference": torch.randn(2, 16, 4, 4, generator=generator),
+        "tokens": torch.randn(2, 7 * 24, tiny.WIDTH, generator=generator),
+        "figure": torch.ones(2, 7, 4, 4),
+        "time": torch.tensor([500, 900]),
+        "dropped": torch.tensor([False, False]),
+    }
+    _, motion = objective.tables(clip["latents"], first_mm)
+    kept = at(motion, places, 7)
+    for number, own_mm in enumerate(first_mm):
+        own = motion_table(7, own_mm.numpy(), 16)
+        assert torch.equal(kept.cos[number, 24:], own.cos[5 * 24 : 6 * 24])
+    losses = [objective(**clip, places=places, first_mm=each)["loss"] for each in (first_mm, first_mm.flip(0))]
+    assert torch.isfinite(losses[0])
+    assert losses[0] != losses[1]
 
 
 def test_a_packed_run_holds_the_same_weights_in_half_the_bytes(tmp_path: Path) -> None:

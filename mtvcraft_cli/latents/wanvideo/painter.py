@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -57,6 +57,8 @@ class WanModels:
     picture_encoder: CLIPVisionModel
     no_motion: Float[Tensor, "M D"] | None = None
     """The small model's learned "no motion" tokens, for a transformer that has none of its own; see `learned`."""
+    dynamic: ClassVar[bool] = False
+    """Motion tokens lie where joints do on average."""
 
     @property
     def learned(self) -> Tensor | None:

@@ -1,0 +1,54 @@
+"""Ways to place a network where memory is short, and what each of them takes."""
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from mtvcraft_cli.device.sizes import Count
+
+Offload: TypeAlias = Literal["none", "model", "group", "sequential", "disk"]
+"""What stays on the card while a network works: "none" keeps every network there, "model" only the one that works,
+"group" of that one two groups of blocks (one works, the next is on its way), "sequential" a single layer; "disk" is
+like "group", with the rest in files and not in RAM."""
+Quantize: TypeAlias = Literal["none", "int8", "nf4", "fp8"]
+"""How matrices of the blocks are stored; motion attention, norms and both ends stay as they are."""
+QUANTISED_BYTES: Final[dict[str, float]] = {"int8": 1.0, "nf4": 0.5 + 4 / 64, "fp8": 1.0}
+"""Bytes of a number; nf4 keeps a float32 scale for each 64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where networks live and how they are stored."""
+
+    offload: Offload = "none"
+    quantize: Quantize = "none"
+
+
+RUNNABLE: Final = (Placement(), Placement(offload="model"))
+"""What the program can do today, the fastest first; a plan chooses among these."""
+
+
+def stored_bytes(count: Count, wide: int, quantize: Quantize) -> int:
+    """What a whole network takes, where numbers that aren't quantised have `wide` bytes."""
+    if quantize == "none":
+        return count.bytes(wide)
+    return count.bytes(wide) - int(count.linear * (wide - QUANTISED_BYTES[quantize]))
+
+
+def card_bytes(count: Count, wide: int, placement: Placement) -> int:
+    """What a network's weights take on the card while it works."""
+    whole = stored_bytes(count, wide, placement.quantize)
+    if placement.offload in ("none", "model") or not count.blocks:
+        return whole
+    if placement.offload == "sequential":
+        return count.leaf * wide
+    share = whole / count.bytes(wide)
+    return int(share * wide * (count.all - count.blocks + 2 * count.block))
+
+
+def ram_bytes(count: Count, wide: int, placement: Placement) -> int:
+    """What a network's weights take in RAM while it does not work, or works on a card that doesn't hold all of it."""
+    if placement.offload == "none":
+        return 0
+    if placement.offload == "disk" and count.blocks:
+        return card_bytes(count, wide, placement)
+    return stored_bytes(count, wide, placement.quantize)

@@ -1,0 +1,386 @@
+"""What a run would take, before anything is loaded: where every part lives, memory, work and time.
+
+Pure functions of a preset's numbers and of what a machine has: nothing is imported, opened or measured here.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from mtvcraft_cli.device import sizes, stepping
+from mtvcraft_cli.device.placement import RUNNABLE, Placement, card_bytes, ram_bytes
+from mtvcraft_cli.device.rates import Kind, Rates
+from mtvcraft_cli.device.sizes import Count, Sizes
+from mtvcraft_cli.device.vae_large import large_decode, large_encode
+from mtvcraft_cli.device.vae_small import small_decode, small_encode
+from mtvcraft_cli.preset import Preset, Sampler
+from mtvcraft_cli.windows import Window
+
+PROGRAM_BYTES: Final = 480_000_000
+"""What Python and the libraries take of RAM themselves; measured, docs/performance.md says how."""
+POSE_BYTES: Final = 260_000_000
+"""What MediaPipe adds; measured likewise."""
+CONTEXT_BYTES: Final = 600 * 2**20
+"""What CUDA itself takes of a card: an assumption, since none was at hand."""
+SLACK: Final = 1.05
+"""A card's allocator leaves gaps: an assumption, too."""
+PROMPT: Final = 128
+"""Tokens of a long prompt, whose encoding is planned for."""
+COUNTS: Final[dict[str, dict[str, Callable[[Sizes], Count]]]] = {
+    "cogvideox": {"transformer": sizes.small_transformer, "vae": sizes.small_vae},
+    "wan": {
+        "transformer": sizes.large_transformer,
+        "vae": sizes.large_vae,
+        "text_encoder": sizes.text_encoder,
+        "picture_encoder": sizes.picture_encoder,
+    },
+}
+"""By backbone how the numbers of each network are counted; the tokenizer is in both."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the weights of a part come from."""
+
+    stored_bytes: int | None
+    """Size of the files, here or where they are fetched from; None where it isn't known."""
+    missing: bool
+    """Whether they are yet to be fetched."""
+    seeded: bool
+    """Whether they are drawn from a seed."""
+    licence: str
+    sizes: Sizes = field(default_factory=dict)
+    """What a `config.json` beside them says; goes before the preset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is to be made, and with what."""
+
+    preset: Preset
+    windows: tuple[Window, ...]
+    sources: Mapping[str, Source]
+    two_passes: bool = False
+    pose_frames: int = 0
+    """Frames of a video in which a person is to be found; 0 where the joints are known."""
+    texts: int = 2
+    """Texts that are not kept from an earlier run, at most; those of a preset without words count for nothing."""
+
+    @property
+    def latent_frames(self) -> int:
+        """Latent frames F of a window."""
+        return self.windows[0].latent_frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What there is to work with, in bytes."""
+
+    card: str | None
+    """The graphics card's name; None for work on the CPU."""
+    card_free: int | None
+    ram_free: int | None
+    """None where the system doesn't tell; then nothing is said to be too much."""
+    disk_free: int | None = None
+    """Where weights would be fetched to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of a run: who is on the device, and the most memory that it takes."""
+
+    name: str
+    on_device: tuple[str, ...]
+    """Parts whose weights lie where the work is done."""
+    card: int
+    """Bytes of the card; 0 on a CPU."""
+    ram: int
+    """Bytes of RAM, without pages of files that the system can take back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortage:
+    """What there is too little of."""
+
+    what: Literal["card", "ram", "disk"]
+    needed: int
+    free: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run would take."""
+
+    task: Task
+    machine: Machine
+    placement: Placement
+    stages: tuple[Stage, ...]
+    parameters: Mapping[str, int]
+    """Numbers of each network that is loaded."""
+    visual_tokens: int
+    """Of one window."""
+    motion_tokens: int
+    """Of one window."""
+    branches: int
+    """Forwards of the transformer in a guided step."""
+    work: Mapping[Kind, float]
+    """Floating-point operations by kind, and frames or bytes where a rate counts those."""
+    seconds: Mapping[Kind, float]
+    time_source: Literal["measured", "another preset", "guess"]
+    """How the speed of what takes most of the time is known."""
+
+    @property
+    def card_peak(self) -> int:
+        """The most bytes of the card at once, without what CUDA takes itself."""
+        return max(stage.card for stage in self.stages)
+
+    @property
+    def ram_peak(self) -> int:
+        """The most bytes of RAM at once."""
+        return max(stage.ram for stage in self.stages)
+
+    @property
+    def operations(self) -> float:
+        """Floating-point operations in all."""
+        return sum(self.work.get(kind, 0) for kind in ("denoise", "code", "encode"))
+
+    @property
+    def expected_s(self) -> float:
+        """Seconds in all."""
+        return sum(self.seconds.values())
+
+    @property
+    def download_bytes(self) -> int:
+        """What has to be fetched, as far as its size is known."""
+        return sum(source.stored_bytes or 0 for source in self.task.sources.values() if source.missing)
+
+    @property
+    def unknown(self) -> list[str]:
+        """Parts that have to be fetched and whose size isn't known."""
+        return [part for part, source in self.task.sources.items() if source.missing and source.stored_bytes is None]
+
+    @property
+    def licences(self) -> list[str]:
+        """Of all weights."""
+        return sorted({source.licence for source in self.task.sources.values()})
+
+    @property
+    def shortages(self) -> list[Shortage]:
+        """What there is too little of; none where the run fits."""
+        machine = self.machine
+        needs: tuple[tuple[Literal["card", "ram", "disk"], int, int | None], ...] = (
+            ("card", int(self.card_peak * SLACK), machine.card_free),
+            ("ram", self.ram_peak, machine.ram_free),
+            ("disk", self.download_bytes, machine.disk_free),
+        )
+        return [
+            Shortage(what=what, needed=needed, free=free) for what, needed, free in needs if needed > (free or needed)
+        ]
+
+    def told(self) -> dict[str, Any]:
+        """The plan as plain data."""
+        return {
+            "preset": self.task.preset.name,
+            "size_px": list(self.task.preset.size_px),
+            "windows": len(self.task.windows),
+            "window_frames": self.task.windows[0].frames,
+            "visual_tokens": self.visual_tokens,
+            "motion_tokens": self.motion_tokens,
+            "steps": self.task.preset.sampler.steps,
+            "branches": self.branches,
+            "two_passes": self.task.two_passes,
+            "device": self.machine.card or "cpu",
+            "offload": self.placement.offload,
+            "quantize": self.placement.quantize,
+            "stages": [
+                {"stage": stage.name, "on_device": stage.on_device, "card_bytes": stage.card, "ram_bytes": stage.ram}
+                for stage in self.stages
+            ],
+            "parameters": dict(self.parameters),
+            "card_peak_bytes": self.card_peak if self.machine.card else None,
+            "ram_peak_bytes": self.ram_peak,
+            "operations": self.operations,
+            "expected_s": round(self.expected_s, 1),
+            "expected_s_by_kind": {kind: round(seconds, 1) for kind, seconds in self.seconds.items()},
+            "time_source": self.time_source,
+            "download_bytes": self.download_bytes,
+            "downloads_of_unknown_size": self.unknown,
+            "licences": self.licences,
+            "fits": not self.shortages,
+            "shortages": [{"what": lack.what, "needed": lack.needed, "free": lack.free} for lack in self.shortages],
+        }
+
+
+def make_plan(task: Task, machine: Machine, rates: Rates, placement: Placement | None = None) -> Plan:
+    """Plan a run in the fastest way that fits, or as it was asked for.
+
+    Args:
+        task: what is to be made.
+        machine: what there is.
+        rates: how fast it is.
+        placement: None chooses among those that the program can run. Where none fits, the least demanding is given.
+    """
+    if placement is not None:
+        return _planned(task, machine, rates, placement)
+    ways = [_planned(task, machine, rates, way) for way in (RUNNABLE if machine.card else RUNNABLE[:1])]
+    return next((plan for plan in ways if not plan.shortages), ways[-1])
+
+
+def branches(sampler: Sampler, backbone: str) -> int:
+    """Forwards of a guided step: what doesn't pull isn't run, and what pulls alike is run together."""
+    motion, text = sampler.motion_guidance, sampler.text_guidance
+    if backbone == "cogvideox" or text == 1:
+        return 1 if motion == 1 else 2
+    return 2 if motion in (1, text) else 3
+
+
+def guided_steps(sampler: Sampler) -> int:
+    """Steps in which guidance is on."""
+    start, end = sampler.guidance_range
+    return sum(start <= step / sampler.steps < end for step in range(sampler.steps))
+
+
+def counts_of(preset: Preset, sources: Mapping[str, Source]) -> dict[str, Count]:
+    """The numbers of each network that is loaded."""
+    told: dict[str, Mapping[str, Any]] = {
+        "transformer": preset.transformer,
+        "vae": preset.vae,
+        "text_encoder": preset.text_encoder,
+        "picture_encoder": preset.picture_encoder,
+    }
+    found = {"tokenizer": sizes.tokenizer(preset.tokenizer)}
+    for part, count in COUNTS[preset.backbone].items():
+        if part in sources:
+            found[part] = count({**told[part], **sources[part].sizes})
+    return found
+
+
+def _planned(task: Task, machine: Machine, rates: Rates, placement: Placement) -> Plan:
+    preset, sampler = task.preset, task.preset.sampler
+    run = _Run(task, on_cpu=machine.card is None, placement=placement)
+    stages = tuple(run.stages())
+    each = branches(sampler, preset.backbone)
+    guided = guided_steps(sampler)
+    steps = guided * each + (sampler.steps - guided)
+    work: dict[Kind, float] = {
+        "load": sum(task.sources[part].stored_bytes or count.bytes(run.wide) for part, count in run.counts.items()),
+        "pose": task.pose_frames,
+        "encode": run.encode_work(),
+        "denoise": len(task.windows) * steps * run.step.branch_work,
+        "code": run.code_work(),
+    }
+    speeds = {kind: rates.of(kind, preset.name) for kind in work}
+    seconds = {kind: work[kind] / speeds[kind].per_s for kind in work}
+    longest = [speeds[kind].source for kind in work if seconds[kind] > 0.2 * sum(seconds.values())]
+    return Plan(
+        task=task,
+        machine=machine,
+        placement=placement,
+        stages=stages,
+        parameters={part: count.all for part, count in run.counts.items()},
+        visual_tokens=run.step.visual_tokens,
+        motion_tokens=run.step.motion_tokens,
+        branches=each,
+        work=work,
+        seconds=seconds,
+        time_source=max(longest, key=("measured", "another preset", "guess").index),
+    )
+
+
+class _Run:
+    """Walks through the stages of a run."""
+
+    def __init__(self, task: Task, *, on_cpu: bool, placement: Placement) -> None:
+        preset = task.preset
+        self.task, self.preset, self.on_cpu, self.placement = task, preset, on_cpu, placement
+        self.wide = 2 if preset.precision == "bfloat16" and not on_cpu else 4
+        self.counts = counts_of(preset, task.sources)
+        batch = 1 if task.two_passes else branches(preset.sampler, preset.backbone)
+        told = {**preset.transformer, **self._told("transformer")}
+        vae = {**preset.vae, **self._told("vae")}
+        frames, size, wide = task.latent_frames, preset.size_px, self.wide
+        window = task.windows[0].frames
+        self.small = preset.backbone == "cogvideox"
+        make = stepping.small_step if self.small else stepping.large_step
+        encode = small_encode if self.small else large_encode
+        decode = small_decode if self.small else large_decode
+        self.step = make(told, frames, size, batch, wide)
+        self.seen = encode(vae, window, size, wide, on_cpu=on_cpu)
+        carried = task.windows[-1].carried
+        self.tail = encode(vae, carried, size, wide, on_cpu=on_cpu) if carried and self.small else None
+        self.decoded = decode(vae, frames, size, wide, on_cpu=on_cpu)
+
+    def _told(self, part: str) -> Sizes:
+        source = self.task.sources.get(part)
+        return source.sizes if source else {}
+
+    def on_card(self, part: str) -> int:
+        """What a part's weights take where it works."""
+        return card_bytes(self.counts[part], self.wide, self.placement)
+
+    def at_rest(self, part: str) -> int:
+        """What a part's weights take in RAM, on a machine with a card, beside what the system can take back."""
+        source, count = self.task.sources[part], self.counts[part]
+        mapped = source.stored_bytes is not None and source.stored_bytes < 1.3 * count.bytes(self.wide)
+        drawn = 0 if mapped and not source.seeded else count.bytes(self.wide)
+        if part == "transformer" and self.small and mapped:  # halves of its modulation are cut off, and copied for that
+            drawn = self.wide * sizes.small_unused({**self.preset.transformer, **source.sizes}, text=0)
+        return max(drawn, ram_bytes(count, self.wide, self.placement))
+
+    def stages(self) -> Iterator[Stage]:
+        """Each stage with what it takes."""
+        task, frames = self.task, self.task.latent_frames
+        ours = [part for part in self.counts if part != "text_encoder"]
+        base = PROGRAM_BYTES + POSE_BYTES * (task.pose_frames > 0)
+        if "text_encoder" in self.counts and task.texts:
+            text = stepping.encode_text({**self.preset.text_encoder, **self._told("text_encoder")}, PROMPT, self.wide)
+            yield self._stage("read the prompt", ("text_encoder",), ("tokenizer",), text.peak_bytes, base)
+        tokens = stepping.tokenise(self.preset.tokenizer, len(task.windows), frames)
+        yield self._stage(
+            "tokenize", ("tokenizer",), [part for part in ours if part != "tokenizer"], tokens.peak_bytes, base
+        )
+        there: list[str] = []
+        for name, part, peak in self._walk():
+            there = (
+                [part] if self.placement.offload != "none" and not self.on_cpu else list(dict.fromkeys([*there, part]))
+            )
+            yield self._stage(name, tuple(there), [part for part in ours if part not in there], peak, base)
+
+    def _walk(self) -> Iterator[tuple[str, str, int]]:
+        """Who works when on a window, and what it takes beside the weights."""
+        if not self.small:
+            seen = stepping.encode_picture({**self.preset.picture_encoder, **self._told("picture_encoder")})
+            yield "look at the picture", "picture_encoder", seen.peak_bytes
+        yield "encode the picture", "vae", self.seen.peak_bytes
+        yield "denoise", "transformer", self.step.peak_bytes
+        yield "decode", "vae", self.decoded.peak_bytes
+
+    def _stage(self, name: str, there: tuple[str, ...], rest: Any, peak: int, base: int) -> Stage:
+        if self.on_cpu:
+            weights = sum(self.counts[part].bytes(4) for part in (*there, *rest))
+            return Stage(name=name, on_device=there, card=0, ram=base + weights + peak)
+        card = sum(self.on_card(part) for part in there) + peak
+        back = there[0] in ("text_encoder", "tokenizer")  # these two always come back to RAM
+        held = self.counts[there[0]].bytes(self.wide) if back else sum(self.at_rest(part) for part in there)
+        ram = base + held + sum(self.at_rest(part) for part in rest)
+        return Stage(name=name, on_device=there, card=card, ram=ram)
+
+    def encode_work(self) -> int:
+        """Operations of tokenizer, text and picture encoder."""
+        task, windows = self.task, len(self.task.windows)
+        work = stepping.tokenise(self.preset.tokenizer, windows, task.latent_frames).work
+        if "text_encoder" in self.counts:
+            told = {**self.preset.text_encoder, **self._told("text_encoder")}
+            work += task.texts * stepping.encode_text(told, PROMPT, self.wide).work
+        if "picture_encoder" in self.counts:
+            looks = windows if self.preset.clip_from == "previous" else 1
+            told = {**self.preset.picture_encoder, **self._told("picture_encoder")}
+            work += looks * stepping.encode_picture(told).work
+        return work
+
+    def code_work(self) -> int:
+        """Operations of the VAE: the small model encodes its picture once and then the windows' last frames."""
+        windows = len(self.task.windows)
+        into = self.seen.work * (1 if self.small else windows)
+        into += self.tail.work * (windows - 1) if self.tail else 0
+        return into + windows * self.decoded.work

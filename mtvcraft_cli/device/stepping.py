@@ -1,0 +1,123 @@
+"""What one step of a transformer takes in memory and work, and what the encoders around it take.
+
+b branches of guidance in one batch, s video patches, n motion tokens, d width. A unit is one tensor (b, s, d); which
+tensors are alive together was read in this program's own blocks and is tested against them.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+from mtvcraft_cli.device.sizes import CLIP, UMT5, Sizes
+
+JOINTS = 24
+PICTURE_TOKENS = 257
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step over all branches of guidance."""
+
+    visual_tokens: int
+    motion_tokens: int
+    peak_bytes: int
+    """The most that is alive beside the weights."""
+    branch_work: int
+    """Floating-point operations of one branch."""
+
+
+def visual_tokens(latent_frames: int, size_px: tuple[int, int], patch: int = 2) -> int:
+    """Video patches s of a window: a latent pixel is 8 pixels wide, a patch `patch` latent pixels."""
+    width, height = (side // 8 // patch for side in size_px)
+    return latent_frames * width * height
+
+
+def small_step(sizes: Sizes, latent_frames: int, size_px: tuple[int, int], batch: int, wide: int) -> Step:
+    """A step of the MV-DiT on CogVideoX; `wide` are the bytes of a number."""
+    head = sizes.get("attention_head_dim", 64)
+    d, layers, patch = (
+        sizes.get("num_attention_heads", 48) * head,
+        sizes.get("num_layers", 42),
+        sizes.get("patch_size", 2),
+    )
+    s, n = visual_tokens(latent_frames, size_px, patch), JOINTS * latent_frames
+    whole = 4 / wide  # float32 in units of a number
+    cast = whole if wide < 4 else 0
+    units = max(
+        3 + 2 * 4,  # block input, stream, normed stream; feed-forward before and after its activation
+        7 + cast + 2 * whole,  # both and query, key, value, turned query, normed key; its float32 copy, halves, pairs
+        4 + cast + 2 * whole + 2 * n / s,  # motion attention while the query is turned
+        3 + (3 + cast + 2 * whole) * n / s,  # and while the key is
+    )
+    latents = batch * latent_frames * (2 * sizes.get("in_channels", 32)) * s // latent_frames * patch**2
+    tables = 2 * 4 * head * (s + n)
+    motion = len(range(0, layers, sizes.get("motion_every", 1)))
+    work = layers * (24 * s * d * d + 4 * s * s * d) + motion * (4 * (s + n) * d * d + 4 * s * n * d)
+    ends = sizes.get("in_channels", 32) + sizes.get("out_channels", 16)
+    work += 2 * s * d * ends * patch**2
+    return Step(s, n, int(units * batch * s * d * wide) + wide * (latents + batch * n * d) + tables, work)
+
+
+def large_step(sizes: Sizes, latent_frames: int, size_px: tuple[int, int], batch: int, wide: int) -> Step:
+    """A step of the MV-DiT on Wan; norms and modulation are float32."""
+    head = sizes.get("attention_head_dim", 128)
+    d, layers, inner = (
+        sizes.get("num_attention_heads", 40) * head,
+        sizes.get("num_layers", 40),
+        sizes.get("ffn_dim", 13824),
+    )
+    patch, text = sizes.get("patch_size", (1, 2, 2)), sizes.get("text_len", 512)
+    s, n = visual_tokens(latent_frames, size_px, patch[1]) // patch[0], JOINTS * latent_frames
+    context = text + PICTURE_TOKENS
+    whole = 4 / wide
+    cast = whole if wide < 4 else 0
+    units = max(
+        # block input, stream, what self attention saw, the normed streams of motion and feed-forward, a float32 copy
+        5 + cast + 2 * inner / d,
+        6 + 1.5 * whole,  # both, query, key, value, turned query; halves of the key
+        4 + cast + 1 + 3 * context / s,
+    )
+    latents = batch * latent_frames * (2 * sizes.get("in_channels", 36)) * s // latent_frames * prod(patch)
+    tables = 2 * 4 * head * (s + n)
+    motion = len(range(0, layers, sizes.get("motion_every", 4)))
+    work = layers * (12 * s * d * d + 4 * s * s * d + 4 * context * d * d + 4 * s * context * d + 4 * s * d * inner)
+    work += motion * (4 * (s + n) * d * d + 4 * s * n * d)
+    work += 2 * text * d * (sizes.get("text_dim", 4096) + d) + 2 * PICTURE_TOKENS * sizes.get("image_dim", 1280) * d
+    work += 2 * s * d * (sizes.get("in_channels", 36) + sizes.get("out_channels", 16)) * prod(patch)
+    held = batch * (context + n) * d * wide
+    return Step(s, n, int(units * batch * s * d * wide) + wide * latents + held + tables, work)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One call of an encoder."""
+
+    peak_bytes: int
+    work: int
+
+
+def encode_text(sizes: Sizes, length: int, wide: int) -> Encoding:
+    """UmT5 over a prompt of `length` tokens; attention is written out, since its bits are to be the reference's."""
+    told = UMT5 | dict(sizes)
+    d, inner, hidden = told["d_model"], told["d_kv"] * told["num_heads"], told["d_ff"]
+    peak = wide * (4 * told["num_heads"] * length**2 + length * (4 * d + 3 * inner + 3 * hidden))
+    work = told["num_layers"] * (2 * length * (4 * d * inner + 3 * d * hidden) + 4 * length**2 * inner)
+    return Encoding(peak, work)
+
+
+def encode_picture(sizes: Sizes) -> Encoding:
+    """CLIP's picture tower over one picture, float32."""
+    told = CLIP | dict(sizes)
+    d, hidden = told["hidden_size"], told["intermediate_size"]
+    places = (told["image_size"] // told["patch_size"]) ** 2 + 1
+    work = (told["num_hidden_layers"] - 1) * (2 * places * (4 * d * d + 2 * d * hidden) + 4 * places**2 * d)
+    return Encoding(4 * places * (6 * d + 2 * hidden), work)
+
+
+def tokenise(sizes: Sizes, windows: int, latent_frames: int) -> Encoding:
+    """The motion tokenizer over windows, eight at a time: latents, codes' rows and both ways through its layers."""
+    wide, (narrow, broad) = sizes.get("width", 3072), sizes.get("channels", (128, 512))
+    frames = min(windows, 8) * latent_frames * JOINTS
+    blocks = 18 * broad * broad + 3 * (narrow * broad + 9 * narrow * narrow * 2)
+    codes = sizes.get("codes") or 0
+    work = 2 * windows * latent_frames * JOINTS * (18 * broad * wide + 4 * blocks + codes * wide)
+    return Encoding(4 * frames * (5 * wide + 6 * broad + 16 * narrow) + 16 * 2**20 * (codes > 0), work)

@@ -1,0 +1,211 @@
+"""Whether a run fits this machine: weights that are there, and memory that is free, put before `device.plan`."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from mtvcraft_cli.device.memory import free_memory, held_memory
+from mtvcraft_cli.device.placement import Placement
+from mtvcraft_cli.device.plan import Machine, Plan, Source, Task, branches, make_plan
+from mtvcraft_cli.device.rates import Rates, read_rates
+from mtvcraft_cli.errors import Exit, MtvcraftError
+from mtvcraft_cli.preset import Preset, load_preset
+from mtvcraft_cli.weights.locate import Located, locate
+from mtvcraft_cli.windows import plan_windows
+
+SMALLER = (7 / 8, 3 / 4, 5 / 8, 1 / 2)
+"""Sizes that are tried in the place of one that doesn't fit, as shares of its sides."""
+BEST_FIRST = ("18b", "17b", "17b-fast", "7b", "6b", "mini")
+"""Presets of the package, those first that look best by the paper and the released code's own settings."""
+
+
+def machine_of(device: str) -> Machine:
+    """What a device has, besides what this process already holds itself.
+
+    Args:
+        device: as `choose_device` gives it.
+    """
+    free, held = free_memory(), held_memory()
+    ram = None if free is None else free + (held or 0)
+    if device.startswith("cuda"):
+        import torch
+
+        card = torch.device(device)
+        card_free = torch.cuda.mem_get_info(card)[0] + torch.cuda.memory_reserved(card)
+        return Machine(card=torch.cuda.get_device_name(card), card_free=card_free, ram_free=ram)
+    if device.startswith("mps"):
+        return Machine(card="Apple GPU", card_free=ram, ram_free=ram)
+    return Machine(card=None, card_free=None, ram_free=ram)
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes free where a folder is or would be made."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def rates_of(machine: Machine, cache: Path) -> Rates:
+    """How fast it is."""
+    return read_rates(cache, machine.card)
+
+
+def sources_of(parts: Mapping[str, Located]) -> dict[str, Source]:
+    """What a plan wants to know of weights."""
+    return {name: _source(part) for name, part in parts.items()}
+
+
+def _source(part: Located) -> Source:
+    there = sum(file.stat().st_size for file in part.files) if part.path is not None else None
+    return Source(
+        stored_bytes=there if there is not None else part.released.bytes if part.released else None,
+        missing=part.missing,
+        seeded=part.seed is not None,
+        licence=part.licence,
+        sizes=part.config() if part.part in ("transformer", "vae", "text_encoder", "picture_encoder") else {},
+    )
+
+
+def task_of(
+    preset: Preset, folder: Path | None, frames: int, *, two_passes: bool = False, pose_frames: int = 0
+) -> Task:
+    """A run of a preset over so many of the model's frames, with the weights that are there."""
+    return Task(
+        preset=preset,
+        windows=tuple(plan_windows(frames, preset.frames, preset.overlap)),
+        sources=sources_of(locate(preset, folder)),
+        two_passes=two_passes,
+        pose_frames=pose_frames,
+        texts=1 + (preset.sampler.text_guidance != 1),
+    )
+
+
+def check_fit(plan: Plan, folder: Path | None, cache: Path) -> None:
+    """Refuse a run that doesn't fit, and name the nearest one that does.
+
+    Args:
+        plan: of the run.
+        folder: of the user's own weights.
+        cache: the program's cache.
+
+    Raises:
+        MtvcraftError: exit 5.
+    """
+    if not plan.shortages:
+        return
+    near = nearest(plan, folder, cache)
+    raise MtvcraftError(
+        f"preset {plan.task.preset.name} does not fit: {shortage_text(plan)}",
+        hint=f"the nearest that fits: {near[0]}"
+        if near
+        else "use a machine with more of it; even `--preset mini` doesn't fit",
+        exit=Exit.FIT,
+    )
+
+
+def nearest(plan: Plan, folder: Path | None, cache: Path) -> tuple[str, Plan] | None:
+    """The nearest setting that fits in the place of one that doesn't.
+
+    Returns:
+        The options that ask for it, and its plan; None where nothing fits.
+    """
+    for words, task, placement in _variations(plan, folder):
+        found = make_plan(task, plan.machine, rates_of(plan.machine, cache), placement)
+        if not found.shortages:
+            fetched = f" ({fetch_text(found)})" if any(source.missing for source in task.sources.values()) else ""
+            return words + fetched, found
+    return None
+
+
+def _variations(plan: Plan, folder: Path | None) -> Iterator[tuple[str, Task, Placement | None]]:
+    """Settings around a plan's, the nearest first."""
+    task, preset = plan.task, plan.task.preset
+    if plan.placement.offload == "none" and plan.machine.card:
+        yield "`--offload model`", task, Placement(offload="model")
+    halves = [task]
+    if not task.two_passes and branches(preset.sampler, preset.backbone) > 1:
+        halves.append(replace(task, two_passes=True))
+        yield "`--two-passes`", halves[-1], None
+    for share in SMALLER:
+        width, height = (max(16, int(side * share) // 16 * 16) for side in preset.size_px)
+        for half in halves:
+            passes = " --two-passes" if half.two_passes and not task.two_passes else ""
+            smaller = replace(half, preset=replace(preset, size_px=(width, height), auto_size=False))
+            yield f"`--size {width}x{height}{passes}`", smaller, None
+    frames = task.windows[-1].start + task.windows[-1].frames - task.windows[-1].held
+    for name in BEST_FIRST[(BEST_FIRST.index(preset.name) + 1 if preset.name in BEST_FIRST else 0) :]:
+        other = task_of(load_preset(name), folder, frames, pose_frames=task.pose_frames)
+        published = all(not source.missing or source.stored_bytes for source in other.sources.values())
+        if published or name == "mini":
+            yield f"`--preset {name}`", other, None
+
+
+def shortage_text(plan: Plan) -> str:
+    """What there is too little of."""
+    words = {"card": "of the card's memory", "ram": "of RAM", "disk": "of disk for the weights"}
+    return " and ".join(
+        f"it needs {memory_text(lack.needed)} {words[lack.what]}, and {memory_text(lack.free)} are free"
+        for lack in plan.shortages
+    )
+
+
+def memory_text(size_bytes: int) -> str:
+    """17.3 GiB, as memory is sold."""
+    return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 / 10 else f"{size_bytes / 2**20:.0f} MiB"
+
+
+def fetch_text(plan: Plan) -> str:
+    """What of the weights is yet to be fetched."""
+    if not any(source.missing for source in plan.task.sources.values()):
+        return "all here"
+    unknown = f", and {', '.join(plan.unknown)} of unknown size" if plan.unknown else ""
+    return f"{plan.download_bytes / 1e9:.1f} GB to fetch{unknown}"
+
+
+def time_text(plan: Plan) -> str:
+    """About how long a run takes, and how that is known."""
+    seconds = plan.expected_s
+    about = (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+    known = {
+        "measured": "by earlier runs",
+        "another preset": "by runs of other presets",
+        "guess": "a guess: nothing like it has run here yet",
+    }
+    return f"about {about} ({known[plan.time_source]})"
+
+
+def place_text(plan: Plan) -> str:
+    """Where the work is done, and how."""
+    if plan.machine.card is None:
+        return "cpu"
+    ways = {"none": "everything on the card", "model": "one network at a time on the card"}
+    return f"{plan.machine.card}, {ways[plan.placement.offload]}"
+
+
+def peak_text(plan: Plan) -> str:
+    """The most memory."""
+    card = f"{memory_text(plan.card_peak)} of the card and " if plan.machine.card else ""
+    return f"at most {card}{memory_text(plan.ram_peak)} of RAM"
+
+
+def best_fitting(folder: Path | None, machine: Machine, cache: Path) -> Preset | None:
+    """The best preset of the package whose weights are there and that fits, `mini` aside; None where there is none.
+
+    Args:
+        folder: of the user's own weights.
+        machine: what there is.
+        cache: the program's cache.
+    """
+    for name in BEST_FIRST[:-1]:
+        preset = load_preset(name)
+        if any(part.missing for part in locate(preset, folder).values()):
+            continue
+        if not make_plan(task_of(preset, folder, preset.frames), machine, rates_of(machine, cache)).shortages:
+            return preset
+    return None

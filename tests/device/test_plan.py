@@ -1,0 +1,240 @@
+"""Plans: pure functions of a preset's numbers and of what a machine has."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mtvcraft_cli.device.placement import RUNNABLE, Placement, card_bytes, ram_bytes, stored_bytes
+from mtvcraft_cli.device.plan import Machine, Plan, Source, Task, branches, guided_steps, make_plan
+from mtvcraft_cli.device.rates import Rates, keep_rates, processor, read_rates
+from mtvcraft_cli.device.sizes import small_transformer
+from mtvcraft_cli.preset import PARTS, Preset, Sampler, load_preset
+from mtvcraft_cli.windows import plan_windows
+
+GIB = 2**30
+UNKNOWN = Rates("some card", {}, 2)
+
+
+def task(name: str, frames: int = 49, **changes: object) -> Task:
+    preset = load_preset(name)
+    stored = {
+        "tokenizer": 294_000_000,
+        "transformer": 14_315_000_000,
+        "vae": 431_000_000,
+        "text_encoder": 11_362_000_000,
+    }
+    sources = {
+        part: Source(stored_bytes=stored.get(part), missing=False, seeded=name == "mini", licence="Apache-2.0")
+        for part in PARTS[preset.backbone]
+    }
+    return Task(preset=preset, windows=tuple(plan_windows(frames, 49, 9)), sources=sources, **changes)
+
+
+def on_card(gib: float, ram_gib: float = 256) -> Machine:
+    return Machine(card="some card", card_free=int(gib * GIB), ram_free=int(ram_gib * GIB))
+
+
+CPU = Machine(card=None, card_free=None, ram_free=64 * GIB)
+
+
+def stage(plan: Plan, name: str) -> int:
+    return next(each.card for each in plan.stages if each.name == name)
+
+
+def test_everything_stays_on_a_large_card_and_moves_on_a_smaller_one() -> None:
+    large, small, tiny = (make_plan(task("7b"), on_card(gib), UNKNOWN) for gib in (40, 17, 8))
+    assert (large.placement.offload, large.shortages) == ("none", [])
+    assert (small.placement.offload, small.shortages) == ("model", [])
+    assert [lack.what for lack in tiny.shortages] == ["card"]
+    assert large.card_peak > small.card_peak == tiny.card_peak
+    assert large.ram_peak < small.ram_peak, "networks that don't work wait in RAM"
+
+
+def test_peaks_are_weights_and_what_works() -> None:
+    plan = make_plan(task("7b"), on_card(80), UNKNOWN, Placement())
+    weights = 2 * (plan.parameters["transformer"] + plan.parameters["vae"])
+    unit = 2 * 13312 * 3072 * 2  # one tensor of both branches, in bfloat16
+    assert stage(plan, "denoise") - weights == pytest.approx(13 * unit, rel=0.01)
+    moved = make_plan(task("7b"), on_card(80), UNKNOWN, Placement(offload="model"))
+    assert stage(plan, "denoise") - stage(moved, "denoise") == 2 * plan.parameters["vae"]
+
+
+def test_two_passes_halve_what_works_and_not_the_weights() -> None:
+    both = make_plan(task("7b"), on_card(80), UNKNOWN)
+    single = make_plan(task("7b", two_passes=True), on_card(80), UNKNOWN)
+    weights = 2 * (both.parameters["transformer"] + both.parameters["vae"])
+    ratio = (stage(single, "denoise") - weights) / (stage(both, "denoise") - weights)
+    assert ratio == pytest.approx(0.5, abs=0.02)
+    assert single.operations == both.operations
+
+
+def test_the_text_encoder_comes_first_and_alone_unless_its_texts_are_kept() -> None:
+    plan = make_plan(task("17b"), on_card(80), UNKNOWN)
+    first = plan.stages[0]
+    assert (first.name, first.on_device) == ("read the prompt", ("text_encoder",))
+    assert first.card == pytest.approx(2 * 5_680_910_336, rel=0.01)
+    kept = make_plan(task("17b", texts=0), on_card(80), UNKNOWN)
+    assert "read the prompt" not in {each.name for each in kept.stages}
+
+
+def test_a_cpu_computes_in_float32_and_holds_everything() -> None:
+    plan = make_plan(task("7b"), CPU, UNKNOWN)
+    assert plan.placement == Placement()
+    assert plan.card_peak == 0
+    assert plan.ram_peak > 4 * (plan.parameters["transformer"] + plan.parameters["vae"])
+    assert [lack.what for lack in make_plan(task("7b"), replace(CPU, ram_free=16 * GIB), UNKNOWN).shortages] == ["ram"]
+
+
+def test_nothing_is_too_much_where_the_system_does_not_tell() -> None:
+    assert make_plan(task("7b"), replace(CPU, ram_free=None), UNKNOWN).shortages == []
+
+
+def test_more_windows_are_more_work_and_no_more_memory() -> None:
+    one, many = (make_plan(task("7b", frames), on_card(80), UNKNOWN) for frames in (49, 409))
+    assert len(many.task.windows) == 10
+    assert many.work["denoise"] == 10 * one.work["denoise"]
+    assert many.card_peak == one.card_peak
+
+
+def test_smaller_frames_take_less() -> None:
+    whole = task("7b")
+    half = replace(whole, preset=replace(whole.preset, size_px=(256, 256)))
+    plans = [make_plan(each, on_card(80), UNKNOWN) for each in (whole, half)]
+    assert plans[0].visual_tokens == 4 * plans[1].visual_tokens == 13 * 32 * 32
+    assert plans[0].card_peak > plans[1].card_peak
+
+
+@pytest.mark.parametrize(
+    ("motion", "text", "backbone", "passes"),
+    [
+        (1, 1, "cogvideox", 1),
+        (3, 1, "cogvideox", 2),
+        (1, 6, "wan", 2),
+        (3, 6, "wan", 3),
+        (3, 3, "wan", 2),
+        (1, 1, "wan", 1),
+    ],
+)
+def test_what_does_not_pull_is_not_run(motion: float, text: float, backbone: str, passes: int) -> None:
+    assert branches(Sampler(motion_guidance=motion, text_guidance=text), backbone) == passes
+
+
+def test_branches_are_those_that_the_large_sampler_runs() -> None:
+    import torch
+
+    from mtvcraft_cli.latents.rope import Rotary
+    from mtvcraft_cli.latents.wanvideo.sampler import Condition, Guidance, _branches
+
+    one = torch.zeros(1, 1, 1)
+    nowhere = Rotary(torch.zeros(1, 2), torch.zeros(1, 2))
+    condition = Condition(
+        image=torch.zeros(1, 20, 1, 1, 1),
+        picture=one,
+        text=one,
+        negative=one,
+        tokens=one,
+        no_motion=one,
+        visual=nowhere,
+        motion=nowhere,
+    )
+    for text in (1.0, 3.0, 6.0):
+        for motion in (1.0, 3.0):
+            run, _ = _branches(condition, Guidance(text=text, motion=motion))
+            assert branches(Sampler(text_guidance=text, motion_guidance=motion), "wan") == len(run)
+
+
+def test_steps_outside_the_range_of_guidance_are_one_pass() -> None:
+    sampler = Sampler(steps=10, guidance_range=(0.0, 0.5))
+    assert guided_steps(sampler) == 5
+    whole = task("17b")
+    short = replace(
+        whole, preset=replace(whole.preset, sampler=replace(whole.preset.sampler, guidance_range=(0.0, 0.5)))
+    )
+    assert (
+        make_plan(short, on_card(80), UNKNOWN).work["denoise"]
+        == 0.75 * make_plan(whole, on_card(80), UNKNOWN).work["denoise"]
+    )
+
+
+def test_only_what_can_be_run_is_chosen() -> None:
+    assert {way.offload for way in RUNNABLE} == {"none", "model"}
+    assert make_plan(task("17b"), on_card(8), UNKNOWN).placement in RUNNABLE
+
+
+def test_other_placements_have_their_formulas() -> None:
+    count = small_transformer(load_preset("7b").transformer)
+    whole = count.bytes(2)
+    on, off = (
+        {way: function(count, 2, Placement(offload=way)) for way in ("none", "model", "group", "sequential", "disk")}
+        for function in (card_bytes, ram_bytes)
+    )
+    assert on["none"] == on["model"] == whole
+    assert whole > on["group"] == on["disk"] > 2 * 2 * count.block > on["sequential"] == 2 * count.leaf
+    assert off["none"] == 0
+    assert off["model"] == off["group"] == off["sequential"] == whole
+    assert off["disk"] == on["disk"]
+    assert stored_bytes(count, 2, "int8") == whole - count.linear
+    assert stored_bytes(count, 2, "nf4") == pytest.approx(whole - count.linear * (2 - 0.5625), rel=1e-9)
+
+
+def test_weights_that_can_be_mapped_take_no_ram_of_their_own() -> None:
+    mapped = task("17b")
+    float32 = replace(
+        mapped,
+        sources={**mapped.sources, "transformer": replace(mapped.sources["transformer"], stored_bytes=70_000_000_000)},
+    )
+    plans = [make_plan(each, on_card(80), UNKNOWN, Placement()) for each in (mapped, float32)]
+    assert plans[1].ram_peak - plans[0].ram_peak > 20 * GIB
+
+
+def test_downloads_and_licences_are_told() -> None:
+    whole = task("7b")
+    lacking = {
+        "transformer": replace(whole.sources["transformer"], missing=True, licence="A"),
+        "vae": replace(whole.sources["vae"], missing=True, stored_bytes=None, licence="B"),
+    }
+    plan = make_plan(
+        replace(whole, sources={**whole.sources, **lacking}), replace(on_card(80), disk_free=10**9), UNKNOWN
+    )
+    assert plan.download_bytes == 14_315_000_000
+    assert plan.unknown == ["vae"]
+    assert plan.licences == ["A", "Apache-2.0", "B"]
+    assert [lack.what for lack in plan.shortages] == ["disk"]
+
+
+def test_speed_is_a_guess_then_measured(tmp_path: Path) -> None:
+    name = load_preset("mini").name
+    before = make_plan(task("mini"), CPU, read_rates(tmp_path, None))
+    assert before.time_source == "guess"
+    keep_rates(tmp_path, None, name, {"denoise": 1e9, "code": 2e9, "load": 1e6})
+    rates = read_rates(tmp_path, None)
+    assert rates.device == processor()
+    measured = make_plan(task("mini"), CPU, rates)
+    assert measured.time_source == "measured"
+    assert measured.seconds["code"] == measured.work["code"] / 2e9
+    assert make_plan(task("7b"), CPU, rates).time_source == "another preset"
+    keep_rates(tmp_path, None, name, {"denoise": 3e9})
+    assert read_rates(tmp_path, None).of("denoise", name).per_s == 3e9
+    assert read_rates(tmp_path, None).of("code", name).per_s == 2e9
+    assert read_rates(tmp_path, "another device").of("denoise", name).source == "guess"
+
+
+def test_damaged_rates_are_as_good_as_none(tmp_path: Path) -> None:
+    for text in ("{", "[]", '{"cpu": 3}', '{"cpu": {"denoise": {"mini": "fast"}}}'):
+        (tmp_path / "rates.json").write_text(text)
+        assert read_rates(tmp_path, "cpu").of("denoise", "mini").source == "guess"
+
+
+def test_a_better_card_is_guessed_to_be_faster() -> None:
+    slow, fast = (Rates(name, {}, 2).of("denoise", "7b").per_s for name in ("Tesla T4", "NVIDIA H100 80GB HBM3"))
+    assert fast > 10 * slow
+
+
+@pytest.mark.parametrize("name", ["mini", "6b", "7b", "17b", "17b-fast", "18b"])
+@pytest.mark.parametrize("machine", [CPU, on_card(24)])
+def test_every_preset_of_the_package_can_be_planned(name: str, machine: Machine) -> None:
+    plan = make_plan(task(name), machine, UNKNOWN)
+    assert plan.expected_s > 0
+    assert plan.told()["fits"] is (not plan.shortages)
+    assert isinstance(plan.task.preset, Preset)
