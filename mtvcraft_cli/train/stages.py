@@ -211,4 +211,4 @@ def _published(folder: Path) -> bool:
     """Whether it holds a checkpoint in the layout of the hub, or a text tokenizer, and is not the folder of a run."""
     names = {path.name for path in folder.iterdir()}
     kinds = {Path(name).suffix for name in names}
-    return "preset.yaml" not in names and (WORDS in names or not ENDINGS.isdisjoint(kinds))
+    return "preset.yaml" not in names and (WORDS in names or not kinds.isdisjoint(ENDINGS))
