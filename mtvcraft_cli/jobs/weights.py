@@ -15,6 +15,7 @@ from mtvcraft_cli.weights.fetching.adopt import adopt, find
 from mtvcraft_cli.weights.fetching.patience import is_offline
 from mtvcraft_cli.weights.fetching.run import Settings, existing, fetch_all
 from mtvcraft_cli.weights.locate import Located, command_for, find_released, locate, require, size_text
+from mtvcraft_cli.weights.lock import weights_folder
 from mtvcraft_cli.weights.manifest import Released, manifest, metric_networks
 
 
@@ -107,7 +108,7 @@ def prepare_download(job: DownloadJob) -> PreparedDownload:
     if lost:
         raise _unpublished(next((each for each in lost if each.name in job.names), lost[0]), job.from_folder)
     hub = all(source.kind == "hub" for each in wanted for source in each.sources[:1])
-    folder = plan.target_folder(wanted[0].sources[0]) if hub and wanted and wanted[0].sources else plan.weights_folder()
+    folder = plan.target_folder(wanted[0].sources[0]) if hub and wanted and wanted[0].sources else weights_folder()
     prepared = PreparedDownload(
         job=job,
         wanted=wanted,

@@ -64,10 +64,10 @@ def find(released: Released, folder: Path, *, whole_folder: bool = False) -> lis
             if place.is_file():
                 return [Taken(source=None, file=File(path=path), place=place, target=weights_folder() / repo / path)]
     places = [*places_in(folder, released), *([folder] if whole_folder else [])]
-    place = next((place for place in places if place.is_dir() and holds(place, released)), None)
-    if place is None:
-        cut = next((place for place in places if place.is_dir() and lost_shards(place)), None)
-        if cut is not None:
+    folders = [place for place in places if place.is_dir()]
+    whole = next((place for place in folders if holds(place, released)), None)
+    if whole is None:
+        for cut in (place for place in folders if lost_shards(place)):
             lost = lost_shards(cut)
             raise MtvcraftError(
                 f"`{cut}` lacks {len(lost)} of its shards, such as `{lost[0]}`",
@@ -77,7 +77,8 @@ def find(released: Released, folder: Path, *, whole_folder: bool = False) -> lis
         return []
     source = released.sources[0] if released.sources else None
     root = weights_folder() / (source.repo if source else released.name)
-    files = [path for path in sorted(place.iterdir()) if path in files_at(place) or path.suffix in (".json", ".model")]
+    weights = files_at(whole)
+    others = [path for path in whole.iterdir() if path.suffix in (".json", ".model") and ".index." not in path.name]
     return [
         Taken(
             source=source,
@@ -85,7 +86,7 @@ def find(released: Released, folder: Path, *, whole_folder: bool = False) -> lis
             place=path,
             target=root / released.path / path.name,
         )
-        for path in files
+        for path in sorted({*weights, *others})
     ]
 
 

@@ -6,9 +6,9 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from mtvcraft_cli.cache import sha256_of
 from mtvcraft_cli.errors import Exit, MtvcraftError
@@ -83,7 +83,7 @@ def take_out(archive: Path, file: File, target: Path, patience: Patience) -> Non
             sizes = {item.filename: item.file_size for item in opened.infolist() if not item.is_dir()}
             name = _only(sizes, file, archive)
             with opened.open(name) as source:
-                _copy(source, target, sizes[name], patience)
+                _copy(source.read, target, sizes[name], patience)
         return
     with tarfile.open(archive) as tar:
         members = {member.name: member for member in tar.getmembers() if member.isreg()}
@@ -91,7 +91,7 @@ def take_out(archive: Path, file: File, target: Path, patience: Patience) -> Non
         content = tar.extractfile(members[name])
         assert content is not None  # it is a regular file
         with content:
-            _copy(content, target, members[name].size, patience)
+            _copy(content.read, target, members[name].size, patience)
 
 
 def _only(sizes: Mapping[str, int], file: File, archive: Path) -> str:
@@ -106,11 +106,11 @@ def _only(sizes: Mapping[str, int], file: File, archive: Path) -> str:
     return names[0]
 
 
-def _copy(source: IO[bytes], target: Path, size_bytes: int, patience: Patience) -> None:
+def _copy(read: Callable[[int], bytes], target: Path, size_bytes: int, patience: Patience) -> None:
     """Copy as many bytes as the archive has told; more would be a trap."""
     left = size_bytes
     with target.open("wb") as out:
-        while left and (block := source.read(min(left, 2**20))):
+        while left and (block := read(min(left, 2**20))):
             out.write(block)
             left -= len(block)
             if patience.stop.is_set():
