@@ -29,7 +29,7 @@ from mtvcraft_cli.device import stepping, vae_large, vae_small
 from mtvcraft_cli.preset import load_preset
 
 SMALL_VAE: dict[str, Any] = dict(load_preset("mini").vae)
-LARGE_VAE = {"base_dim": 24, "num_res_blocks": 2}
+LARGE_VAE = {"base_dim": 16, "num_res_blocks": 2}
 SMALL = {
     **load_preset("mini").transformer,
     "num_layers": 2,
@@ -57,7 +57,7 @@ STAGES = {
     "small transformer": ("small_step", (384, 384), 17),
     "large transformer": ("large_step", (384, 384), 17),
 }
-RUNS = {"mini, 9 frames": ("mini", 9), "mini, 25 frames": ("mini", 25)}
+RUNS = {"mini, 9 frames": ("mini", 9)}
 
 
 def predicted(kind: str, size_px: tuple[int, int], frames: int) -> tuple[int, float]:

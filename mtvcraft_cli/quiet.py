@@ -1,10 +1,11 @@
-"""Keeps native libraries from writing into the user's terminal."""
+"""Keeps libraries from writing into the user's terminal, and into what is meant for another program."""
 
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, current_thread
+from typing import Any
 
 _ONE_AT_A_TIME = Lock()
 """Two threads that both redirect file descriptor 2 would leave it redirected."""
@@ -23,3 +24,29 @@ def silence() -> Iterator[None]:
             os.dup2(kept, 2)
             os.close(kept)
             os.close(nowhere)
+
+
+class _OneThread:
+    """A stream that takes text from one thread and drops that of others."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._thread = stream, current_thread()
+
+    def write(self, text: str) -> int:
+        return int(self._stream.write(text)) if current_thread() is self._thread else len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def stdout_of_this_thread() -> Iterator[None]:
+    """Drop what threads of a library print: Ray's tells of dead workers on standard output, where results go."""
+    kept = sys.stdout
+    mine: Any = _OneThread(kept)
+    sys.stdout = mine
+    try:
+        yield
+    finally:
+        if sys.stdout is mine:
+            sys.stdout = kept

@@ -21,7 +21,7 @@ from mtvcraft_cli.batch.results import Ended
 from mtvcraft_cli.batch.work import Task, Workshop, in_order, now, prompts_by_models
 from mtvcraft_cli.cache import Cache
 from mtvcraft_cli.errors import Exit, MtvcraftError
-from mtvcraft_cli.quiet import silence
+from mtvcraft_cli.quiet import silence, stdout_of_this_thread
 
 ATTEMPTS: Final = 3
 """How many workers a job may take with it before it counts as failed."""
@@ -137,13 +137,16 @@ def run_on_ray(
     with_stop = signal.getsignal(signal.SIGTERM)
     connect(ray, address)
     signal.signal(signal.SIGTERM, with_stop)  # Ray's own would end the program without a word
-    crew = Crew(ray, tasks, cache, cpus)
-    try:
-        yield from crew.run(keep_going=keep_going)
-    finally:
-        crew.dismiss()
-        with silence():
-            ray.shutdown()
+    with stdout_of_this_thread():
+        try:
+            crew = Crew(ray, tasks, cache, cpus)
+            try:
+                yield from crew.run(keep_going=keep_going)
+            finally:
+                crew.dismiss()
+        finally:
+            with silence():
+                ray.shutdown()
 
 
 def import_ray() -> Any:

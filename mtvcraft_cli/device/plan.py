@@ -174,7 +174,9 @@ class Plan:
             ("disk", self.download_bytes, machine.disk_free),
         )
         return [
-            Shortage(what=what, needed=needed, free=free) for what, needed, free in needs if needed > (free or needed)
+            Shortage(what=what, needed=needed, free=free)
+            for what, needed, free in needs
+            if free is not None and needed > free
         ]
 
     def told(self) -> dict[str, Any]:
@@ -251,7 +253,10 @@ def counts_of(preset: Preset, sources: Mapping[str, Source]) -> dict[str, Count]
     found = {"tokenizer": sizes.tokenizer(preset.tokenizer)}
     for part, count in COUNTS[preset.backbone].items():
         if part in sources:
-            found[part] = count({**told[part], **sources[part].sizes})
+            source, known = sources[part], {**told[part], **sources[part].sizes}
+            found[part] = count(known)
+            if not known and not source.missing and source.stored_bytes and source.stored_bytes < found[part].all:
+                found[part] = Count(source.stored_bytes // 2)  # a smaller one, whose sizes only its tensors tell
     return found
 
 
@@ -262,13 +267,14 @@ def _planned(task: Task, machine: Machine, rates: Rates, placement: Placement) -
     each = branches(sampler, preset.backbone)
     guided = guided_steps(sampler)
     steps = guided * each + (sampler.steps - guided)
-    work: dict[Kind, float] = {
+    counted: dict[Kind, int] = {
         "load": sum(task.sources[part].stored_bytes or count.bytes(run.wide) for part, count in run.counts.items()),
         "pose": task.pose_frames,
         "encode": run.encode_work(),
         "denoise": len(task.windows) * steps * run.step.branch_work,
         "code": run.code_work(),
     }
+    work = {kind: float(amount) for kind, amount in counted.items()}
     speeds = {kind: rates.of(kind, preset.name) for kind in work}
     seconds = {kind: work[kind] / speeds[kind].per_s for kind in work}
     longest = [speeds[kind].source for kind in work if seconds[kind] > 0.2 * sum(seconds.values())]

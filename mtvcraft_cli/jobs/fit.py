@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mtvcraft_cli.device.memory import free_memory, held_memory
 from mtvcraft_cli.device.placement import Placement
@@ -62,8 +63,25 @@ def _source(part: Located) -> Source:
         missing=part.missing,
         seeded=part.seed is not None,
         licence=part.licence,
-        sizes=part.config() if part.part in ("transformer", "vae", "text_encoder", "picture_encoder") else {},
+        sizes=_sizes(part),
     )
+
+
+def _sizes(part: Located) -> dict[str, Any]:
+    """What the `config.json` beside a network says of its sizes, in this program's words."""
+    if part.part not in ("transformer", "vae", "text_encoder", "picture_encoder"):
+        return {}
+    told = part.config()
+    if "num_heads" in told and "dim" in told:  # the released large model's own words
+        shared = ("ffn_dim", "freq_dim", "num_layers", "text_dim", "text_len")
+        return {
+            "num_attention_heads": told["num_heads"],
+            "attention_head_dim": told["dim"] // told["num_heads"],
+            "in_channels": told.get("in_dim", 36),
+            "out_channels": told.get("out_dim", 16),
+            **{key: told[key] for key in shared if key in told},
+        }
+    return told
 
 
 def task_of(

@@ -68,6 +68,8 @@ class TimeEmbedding(TimestepEmbedding):
 
     def forward(self, sample: Tensor) -> Tensor:
         """(b, width) to (b, d) float32."""
+        if sample.is_meta:  # shapes alone, to which autocast means nothing
+            return super().forward(sample)
         with torch.autocast(sample.device.type, enabled=False):
             return super().forward(sample)
 

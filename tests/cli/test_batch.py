@@ -20,6 +20,7 @@ from mtvcraft_cli.video.read import probe
 from tests.cli.inputs import picture, save_joints
 from tests.cli.run import heeding_ctrl_c
 from tests.cli.toy import toy_preset
+from tests.cli.toy_wan import released_wan_weights, toy_wan_preset
 
 TOY = ["--preset", "toy", "--steps", "2"]
 
@@ -167,6 +168,20 @@ def test_jobs_of_one_preset_follow_each_other_so_that_each_is_loaded_once(
     assert len(built) == 2
 
 
+def test_all_prompts_are_encoded_while_the_text_encoder_is_there(
+    there: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy_wan_preset(there)
+    released_wan_weights(there / "weights", seed=1)
+    prompts = ("an owl", "a fox", "an owl in the rain")
+    table("reference,drive,output,prompt", *(f"ref.png,one.npy,{n}.mp4,{text}" for n, text in enumerate(prompts)))
+    encoders, models = (counted(monkeypatch, f"build_{part}_encoder") for part in ("text", "picture"))
+    ran = Ran(capsys, "batch", "jobs.csv", "--preset", "toy-wan", "--weights", "weights", "--steps", "1")
+    assert ran.code == 0, ran.stderr
+    assert (len(encoders), len(models)) == (1, 1)
+    assert len({Path(f"{n}.mp4").read_bytes() for n in range(3)}) == 3, "the prompts make no difference"
+
+
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
@@ -274,7 +289,7 @@ def test_rows_come_from_standard_input_and_go_before_flags_and_variables(
     lines.append({"reference": "ref.png", "drive": "one.npy", "output": "b.mp4", "steps": None})
     Path("mtvcraft.toml").write_text("seed = 3\n[batch]\nmotion-guidance = 2.5\n")
 
-    def told(*words: str) -> list[tuple[int, int]]:
+    def told(*words: str) -> Ran:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(map(json.dumps, lines)).encode())))
         ran = Ran(capsys, "batch", "-", "--preset", "toy", "--dry-run", *words)
         assert ran.code == 0, ran.stderr

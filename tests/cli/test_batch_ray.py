@@ -68,7 +68,7 @@ def test_a_worker_dies_in_the_middle_and_every_job_still_ends_exactly_once(there
     assert process.returncode == 0, text
     assert victim, text
     assert re.search(r"worker .* died over row \d, which another one begins again", text)
-    assert sorted(stdout.split()) == [f"{n}.mp4" for n in range(JOBS)]
+    assert sorted(stdout.splitlines()) == [f"{n}.mp4" for n in range(JOBS)]
     lines = [json.loads(line) for line in (there / "jobs.results.jsonl").read_text().splitlines()]
     assert sorted(line["output"] for line in lines) == [f"{n}.mp4" for n in range(JOBS)]
     assert {line["status"] for line in lines} == {"done"}

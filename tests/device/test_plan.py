@@ -55,7 +55,7 @@ def test_peaks_are_weights_and_what_works() -> None:
     plan = make_plan(task("7b"), on_card(80), UNKNOWN, Placement())
     weights = 2 * (plan.parameters["transformer"] + plan.parameters["vae"])
     unit = 2 * 13312 * 3072 * 2  # one tensor of both branches, in bfloat16
-    assert stage(plan, "denoise") - weights == pytest.approx(13 * unit, rel=0.01)
+    assert stage(plan, "denoise") - weights == pytest.approx(13 * unit, rel=0.02)
     moved = make_plan(task("7b"), on_card(80), UNKNOWN, Placement(offload="model"))
     assert stage(plan, "denoise") - stage(moved, "denoise") == 2 * plan.parameters["vae"]
 
@@ -108,12 +108,13 @@ def test_smaller_frames_take_less() -> None:
 @pytest.mark.parametrize(
     ("motion", "text", "backbone", "passes"),
     [
-        (1, 1, "cogvideox", 1),
-        (3, 1, "cogvideox", 2),
-        (1, 6, "wan", 2),
-        (3, 6, "wan", 3),
-        (3, 3, "wan", 2),
-        (1, 1, "wan", 1),
+        (1.0, 1.0, "cogvideox", 1),
+        (3.0, 1.0, "cogvideox", 2),
+        (1.0, 1.0, "wan", 1),
+        (1.0, 6.0, "wan", 2),
+        (3.0, 1.0, "wan", 2),
+        (3.0, 3.0, "wan", 2),
+        (3.0, 6.0, "wan", 3),
     ],
 )
 def test_what_does_not_pull_is_not_run(motion: float, text: float, backbone: str, passes: int) -> None:

@@ -23,6 +23,8 @@ def numbers(kind: type[nn.Module], config: dict[str, Any]) -> tuple[int, int]:
     """Of a real class: all of them, and those that its own list keeps in float32."""
     with init_empty_weights():
         module = kind(**config)
+    if isinstance(module, UMT5EncoderModel):
+        module.tie_weights()  # two names of one table
     whole = set(getattr(module, "_keep_in_fp32_modules", None) or ())
     tensors = dict(module.named_parameters())
     kept = sum(tensor.numel() for name, tensor in tensors.items() if whole & set(name.split(".")))
