@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mtvcraft_cli.cli.console import answer, say, table, warn, watch
+from mtvcraft_cli.cli.download import supply
 from mtvcraft_cli.cli.eval_table import laid_out
-from mtvcraft_cli.cli.options import Device, DryRun, Force, PresetName, Weights, typed
+from mtvcraft_cli.cli.options import Device, DryRun, Force, PresetName, Weights, Yes, typed
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def eval_(
     ] = None,
     device: Device = "auto",
     weights: Weights = None,
+    yes: Yes = False,
     force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -87,7 +89,7 @@ def eval_(
                 hint="leave out `--pred`, `--gt`, `--baseline`, `--explain`, `--csv` and `--html`",
                 exit=Exit.USAGE,
             )
-        return _mini(preset, clips, frames, motion, device, weights, dry_run=dry_run)
+        return _mini(preset, clips, frames, motion, device, weights, yes=yes, dry_run=dry_run)
     from mtvcraft_cli.eval.bench import explain as explained
     from mtvcraft_cli.eval.bench import load_bench
 
@@ -121,7 +123,7 @@ def eval_(
         command=typed(),
     )
     if run or (chosen is not None and not systems):
-        made, failed = _make(job, preset, seed, name, dry_run=dry_run)
+        made, failed = _make(job, preset, seed, name, yes=yes, dry_run=dry_run)
         if dry_run:
             return None
         job = replace(job, systems=made, made_failed=failed)
@@ -131,14 +133,14 @@ def eval_(
             hint="name results with `--pred DIR`, or a bench with `--bench`",
             exit=Exit.USAGE,
         )
-    return _score(job, dry_run=dry_run)
+    return _score(job, yes=yes, dry_run=dry_run)
 
 
-def _score(job: "EvalJob", *, dry_run: bool) -> None:
+def _score(job: "EvalJob", *, yes: bool, dry_run: bool) -> None:
     from mtvcraft_cli.cache import open_cache
     from mtvcraft_cli.jobs.evaluation import prepare_eval
 
-    prepared = prepare_eval(job, open_cache())
+    prepared = prepare_eval(job, open_cache(), supply(yes=yes, dry_run=dry_run))
     if dry_run:
         return answer(prepared.plan_text(), prepared.told())
     say(prepared.plan_text())
@@ -226,7 +228,7 @@ def _metrics(text: str) -> list[str]:
 
 
 def _make(
-    job: "EvalJob", preset: str, seed: int, name: str | None, *, dry_run: bool
+    job: "EvalJob", preset: str, seed: int, name: str | None, *, yes: bool, dry_run: bool
 ) -> "tuple[list[System], dict[str, str]]":
     """Make the results that are to be scored; give the systems back, and the clips that failed."""
     from mtvcraft_cli.cache import open_cache
@@ -238,7 +240,7 @@ def _make(
     folders = [system for system in job.systems if system.folder is not None]
     if len(folders) > 1:
         raise MtvcraftError("`--run` makes one system's results", hint="give one `--pred`", exit=Exit.USAGE)
-    metric_files(needed(job), job.weights)  # better said now than after hours
+    metric_files(needed(job), job.weights, supply(yes=yes, dry_run=dry_run))  # better said now than after hours
     chosen, why = choose_preset(preset, job.weights, job.device)
     plain = chosen.name
     chosen, how = as_in_the_paper(chosen)
@@ -254,7 +256,7 @@ def _make(
         weights=job.weights,
         command=job.command,
     )
-    prepared = prepare_making(making, open_cache())
+    prepared = prepare_making(making, open_cache(), supply(yes=yes, dry_run=dry_run))
     for line in filter(None, (why, how)):
         say(line)
     if dry_run:
@@ -290,6 +292,7 @@ def _mini(
     device: str,
     weights: Path | None,
     *,
+    yes: bool,
     dry_run: bool,
 ) -> None:
     from mtvcraft_cli.cache import open_cache
@@ -298,7 +301,7 @@ def _mini(
 
     chosen, why = choose_preset(preset, weights, device)
     job = MiniJob(preset=chosen, clips=clips, frames=frames, motion=motion, device=device, weights=weights)
-    prepared = prepare_mini(job, open_cache())
+    prepared = prepare_mini(job, open_cache(), supply(yes=yes, dry_run=dry_run))
     if why:
         say(why)
     if dry_run:

@@ -50,20 +50,22 @@ class ArchiveClip:
         """See `sources.Source`."""
         return f"{self.archive}: {self.id}"
 
-    @property
-    def numbers(self) -> Sequence[int]:
+    def frame_numbers(self) -> Sequence[int]:
         """See `sources.Source`."""
         return [entry.number for entry in self.entries]
 
-    @cached_property
-    def size_px(self) -> tuple[int, int]:
+    def frame_size_px(self) -> tuple[int, int]:
         """See `sources.Source`."""
+        return self._size_px
+
+    @cached_property
+    def _size_px(self) -> tuple[int, int]:
         height, width = next(self._pictures(self.entries[:1])).shape[:2]
         return width, height
 
     @cached_property
     def _hash(self) -> str:
-        return combined(self.numbers, [hashlib.sha256(data).hexdigest() for data in self._bytes(self.entries)])
+        return combined(self.frame_numbers(), [hashlib.sha256(data).hexdigest() for data in self._bytes(self.entries)])
 
     def sha256(self) -> str:
         """See `sources.Source`."""
@@ -73,7 +75,7 @@ class ArchiveClip:
         """See `sources.Source`."""
         entries = [entry for place, entry in enumerate(self.entries) if wanted is None or place in wanted]
         for entry, picture in zip(entries, self._pictures(entries), strict=True):
-            yield of_size(picture, self.size_px, f"{self.archive}: {entry.name}")
+            yield of_size(picture, self._size_px, f"{self.archive}: {entry.name}")
 
     def _pictures(self, entries: Sequence[Entry]) -> Iterator[Picture]:
         for entry, data in zip(entries, self._bytes(entries), strict=True):

@@ -185,7 +185,7 @@ class Scorer:
             for name, array in arrays.items():
                 np.save(folder / f"{name}.npy", array, allow_pickle=False)
 
-    def _load(self, key: str) -> dict[str, Array]:
+    def _load(self, key: str) -> dict[str, npt.NDArray[Any]]:
         return {file.stem: np.load(file, allow_pickle=False) for file in sorted(self._folder(key).glob("*.npy"))}
 
 

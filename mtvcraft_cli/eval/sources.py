@@ -41,14 +41,20 @@ class Source(Protocol):
         """Whether the frames lie there as pictures, or had to be decoded from a video."""
         ...
 
-    @property
-    def numbers(self) -> Sequence[int]:
-        """The frames' numbers, rising; a gap means that frames are missing."""
+    def frame_numbers(self) -> Sequence[int]:
+        """List the frames' numbers, rising; a gap means that frames are missing.
+
+        Raises:
+            MtvcraftError: a video can't be read.
+        """
         ...
 
-    @property
-    def size_px(self) -> tuple[int, int]:
-        """Width and height, of the first frame at least."""
+    def frame_size_px(self) -> tuple[int, int]:
+        """Return width and height, of the first frame at least.
+
+        Raises:
+            MtvcraftError: it can't be read.
+        """
         ...
 
     def sha256(self) -> str:
@@ -92,8 +98,11 @@ class FrameFolder:
         """See `Source`."""
         return str(self.folder)
 
-    @cached_property
-    def size_px(self) -> tuple[int, int]:
+    def frame_numbers(self) -> Sequence[int]:
+        """See `Source`."""
+        return self.numbers
+
+    def frame_size_px(self) -> tuple[int, int]:
         """See `Source`."""
         return size_px(self.files[0])
 
@@ -107,9 +116,10 @@ class FrameFolder:
 
     def frames(self, wanted: Collection[int] | None = None) -> Iterator[Picture]:
         """See `Source`."""
+        size = self.frame_size_px()
         for place, file in enumerate(self.files):
             if wanted is None or place in wanted:
-                yield of_size(read_picture(file), self.size_px, str(file))
+                yield of_size(read_picture(file), size, str(file))
 
 
 @dataclass(frozen=True)
@@ -129,13 +139,11 @@ class VideoFile:
     def _found(self) -> Found:
         return look(self.path, None, None, None, WHITE)
 
-    @property
-    def numbers(self) -> Sequence[int]:
+    def frame_numbers(self) -> Sequence[int]:
         """See `Source`."""
         return range(self._found.in_file)
 
-    @property
-    def size_px(self) -> tuple[int, int]:
+    def frame_size_px(self) -> tuple[int, int]:
         """See `Source`."""
         return self._found.info.size_px
 
@@ -160,7 +168,7 @@ class VideoFile:
                         hint="copy or download it again",
                     )
                 if wanted is None or place in wanted:
-                    yield of_size(np.array(frame), self.size_px, str(self.path))
+                    yield of_size(np.array(frame), self.frame_size_px(), str(self.path))
         finally:
             frames.close()
 
@@ -187,15 +195,13 @@ class Made:
         """See `Source`."""
         return self.truth.kind
 
-    @property
-    def numbers(self) -> Sequence[int]:
+    def frame_numbers(self) -> Sequence[int]:
         """See `Source`."""
-        return self.truth.numbers
+        return self.truth.frame_numbers()
 
-    @property
-    def size_px(self) -> tuple[int, int]:
+    def frame_size_px(self) -> tuple[int, int]:
         """See `Source`."""
-        return self.truth.size_px
+        return self.truth.frame_size_px()
 
     def sha256(self) -> str:
         """See `Source`."""
@@ -204,7 +210,7 @@ class Made:
 
     def frames(self, wanted: Collection[int] | None = None) -> Iterator[Picture]:
         """See `Source`."""
-        places = range(len(self.numbers)) if wanted is None else sorted(wanted)
+        places = range(len(self.frame_numbers())) if wanted is None else sorted(wanted)
         if self.kind_of == "ground-truth":
             yield from self.truth.frames(places)
         elif self.kind_of == "still":

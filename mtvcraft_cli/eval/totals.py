@@ -259,8 +259,8 @@ def _side(view: View) -> Mapping[str, Any]:
     return {
         "path": view.source.where,
         "kind": view.source.kind,
-        "frames": len(view.source.numbers),
-        "size_px": list(view.source.size_px),
+        "frames": len(view.source.frame_numbers()),
+        "size_px": list(view.source.frame_size_px()),
         "crop_px": view.box and list(view.box),
         "sha256": view.sha256,
     }

@@ -47,7 +47,7 @@ class View:
     @property
     def numbers(self) -> list[int]:
         """Their numbers."""
-        numbers = self.source.numbers
+        numbers = self.source.frame_numbers()
         return [numbers[place] for place in self.places]
 
     @cached_property
@@ -126,7 +126,7 @@ def pair_up(
     Raises:
         MtvcraftError: the lengths are too far apart, or there is no frame.
     """
-    counts = len(truth.numbers), len(made.numbers)
+    counts = len(truth.frame_numbers()), len(made.frame_numbers())
     frames, apart = min(counts), abs(counts[0] - counts[1])
     warnings = []
     if apart > max(counts) / 10 and not allow_length_mismatch:
@@ -138,9 +138,9 @@ def pair_up(
         warnings.append(f"clip `{truth.id}`: {counts[0]} frames against {counts[1]}; the first {frames} are compared")
     chosen = tuple(humanvid_choice(frames).tolist()) if protocol.choice == "humanvid24" else None
     one = View(source=truth, frames=frames, chosen=chosen, box=box, size_px=_size_of_box(truth, box))
-    other = View(source=made, frames=frames, chosen=chosen, size_px=made.size_px)
+    other = View(source=made, frames=frames, chosen=chosen, size_px=made.frame_size_px())
     if fit == "crop":
-        one = replace(one, aspect_px=made.size_px, size_px=_size_after_crop(one.size_px, made.size_px))
+        one = replace(one, aspect_px=other.size_px, size_px=_size_after_crop(one.size_px, other.size_px))
     change = geometry.aspect_change(one.size_px, other.size_px)
     # A square result is what systems that work on the largest square give.
     squared = protocol.size == "square256" and other.size_px[0] == other.size_px[1]
@@ -151,13 +151,17 @@ def pair_up(
             "`--fit crop` cuts the truth instead"
         )
     if protocol.size == "truth":
-        other = replace(other, resize="bicubic", size_px=one.size_px)
+        other = _brought(other, "bicubic", one.size_px)
     elif protocol.size == "result":
-        one = replace(one, resize="bilinear", size_px=other.size_px)
+        one = _brought(one, "bilinear", other.size_px)
     else:
         square = (geometry.DISCO_PX, geometry.DISCO_PX)
         one, other = (replace(view, resize="square256", size_px=square) for view in (one, other))
     return Pair(one, other, tuple(warnings))
+
+
+def _brought(view: View, resize: Resize, size_px: tuple[int, int]) -> View:
+    return view if view.size_px == size_px else replace(view, resize=resize, size_px=size_px)
 
 
 def _size_of_box(source: Source, box: Box | None) -> tuple[int, int]:
@@ -166,13 +170,14 @@ def _size_of_box(source: Source, box: Box | None) -> tuple[int, int]:
     Raises:
         MtvcraftError: the box doesn't lie in the frames.
     """
+    width, height = source.frame_size_px()
     if box is None:
-        return source.size_px
+        return width, height
     left, top, right, bottom = box
-    if not (0 <= left < right <= source.size_px[0] and 0 <= top < bottom <= source.size_px[1]):
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise MtvcraftError(
             f"the crop {list(box)} in the result's sidecar doesn't fit `{source.where}`, "
-            f"whose frames are {source.size_px[0]} x {source.size_px[1]}",
+            f"whose frames are {width} x {height}",
             hint="check that the result was made from this clip",
         )
     return right - left, bottom - top

@@ -14,6 +14,7 @@ from mtvcraft_cli.eval.protocols import MORE, TABLE, Protocol
 from mtvcraft_cli.eval.sources import Made, Source
 from mtvcraft_cli.eval.views import Pair, pair_up
 from mtvcraft_cli.jobs.drive import Estimator
+from mtvcraft_cli.jobs.weights import Supply
 from mtvcraft_cli.sidecar import check_ending, check_folders, check_target
 
 Baseline = Literal["still", "ground-truth", "shift1"]
@@ -156,8 +157,13 @@ class _Truth:
     warnings: list[str] = field(default_factory=list)
 
 
-def prepare_eval(job: EvalJob, cache: Cache) -> PreparedEval:
+def prepare_eval(job: EvalJob, cache: Cache, supply: Supply | None = None) -> PreparedEval:
     """Check a job from the cheapest to the dearest question.
+
+    Args:
+        job: what was asked.
+        cache: where features are kept.
+        supply: gets networks that are missing; None gets none.
 
     Raises:
         MtvcraftError: exit 2, 6 or 4, in this order.
@@ -168,7 +174,7 @@ def prepare_eval(job: EvalJob, cache: Cache) -> PreparedEval:
 
     device = str(choose_device(job.device))
     metrics = needed(job)
-    files = metric_files(metrics, job.weights)
+    files = metric_files(metrics, job.weights, supply)
     if "lpips" in metrics and job.protocol.name == "mtvcraft":
         try:
             files |= metric_files(["lpips_alex"], job.weights)
@@ -284,7 +290,7 @@ def _prepare_system(job: EvalJob, system: System, truth: _Truth) -> PreparedSyst
             failed[id] = error.message
     bench = job.bench
     if job.protocol.size == "result" and bench is not None:
-        others = [pair for pair in pairs if pair.made.size_px != bench.humanvid_px]
+        others = [pair for pair in pairs if pair.made.source.frame_size_px() != bench.humanvid_px]
         if others:
             width, height = bench.humanvid_px
             warnings.append(

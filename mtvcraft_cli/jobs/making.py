@@ -13,8 +13,9 @@ from mtvcraft_cli.eval.layout import Clips, find_clips
 from mtvcraft_cli.eval.sources import FrameFolder, Source, VideoFile
 from mtvcraft_cli.jobs.animation import AnimateJob, PreparedAnimation, prepare_animation
 from mtvcraft_cli.jobs.drive import DriveSettings
+from mtvcraft_cli.jobs.weights import Supply, obtain
 from mtvcraft_cli.preset import Preset, checked
-from mtvcraft_cli.weights.locate import locate, require
+from mtvcraft_cli.weights.locate import locate
 
 STEPS, MOTION_GUIDANCE, TEXT_GUIDANCE, PROMPT = 50, 3.0, 6.0, "a person is dancing"
 """The paper's (A.3)."""
@@ -70,13 +71,13 @@ class PreparedMaking:
         return {
             "preset": self.job.preset.name,
             "output": str(self.job.output),
-            "clips": [{"id": clip.id, "frames": len(clip.numbers)} for clip in self.clips],
+            "clips": [{"id": clip.id, "frames": len(clip.frame_numbers())} for clip in self.clips],
             "failed": dict(self.broken),
         }
 
     def plan_text(self) -> str:
         """What would be made, in a line."""
-        frames = sum(len(clip.numbers) for clip in self.clips)
+        frames = sum(len(clip.frame_numbers()) for clip in self.clips)
         return f"{len(self.clips)} clips, {frames} frames, by preset {self.job.preset.name} into `{self.job.output}`"
 
     def animations(self) -> Iterator[tuple[str, PreparedAnimation | MtvcraftError]]:
@@ -133,7 +134,7 @@ def _drive_of(clip: Source, inputs: Path) -> Path:
     if isinstance(clip, VideoFile):
         from mtvcraft_cli.video.read import probe
 
-        if probe(clip.path).frames == len(clip.numbers):
+        if probe(clip.path).frames == len(clip.frame_numbers()):
             return clip.path  # of a varying rate, frames would be repeated or left out
     from mtvcraft_cli.video.frames import FrameWriter, holds_frames
 
@@ -145,8 +146,13 @@ def _drive_of(clip: Source, inputs: Path) -> Path:
     return folder
 
 
-def prepare_making(job: MakingJob, cache: Cache) -> PreparedMaking:
+def prepare_making(job: MakingJob, cache: Cache, supply: Supply | None = None) -> PreparedMaking:
     """Check what can be checked before the first clip.
+
+    Args:
+        job: what was asked.
+        cache: knows what earlier runs have left.
+        supply: gets weights that are missing; None gets none.
 
     Raises:
         MtvcraftError: weights are missing (exit 6), there is no clip (exit 4), or the folder is taken (exit 2).
@@ -155,7 +161,7 @@ def prepare_making(job: MakingJob, cache: Cache) -> PreparedMaking:
         raise MtvcraftError(
             f"there is no folder `{job.output.parent}`", hint="create it first, or name another", exit=Exit.USAGE
         )
-    require(job.preset, locate(job.preset, job.weights))
+    obtain(job.preset, job.weights, locate(job.preset, job.weights), supply)
     found: Clips = find_clips(job.truth)
     ids = sorted(found.sources)
     if job.bench is not None:
@@ -165,4 +171,12 @@ def prepare_making(job: MakingJob, cache: Cache) -> PreparedMaking:
             f"`{job.truth}` holds no clip that can be animated", hint="`mtvcraft eval --explain` shows the layout"
         )
     broken = {id: error.message for id, error in found.broken.items()}
-    return PreparedMaking(job=job, clips=[found.sources[id] for id in ids], cache=cache, broken=broken)
+    clips = []
+    for source in (found.sources[id] for id in ids):
+        try:
+            source.frame_numbers()
+        except MtvcraftError as error:
+            broken[source.id] = error.message
+        else:
+            clips.append(source)
+    return PreparedMaking(job=job, clips=clips, cache=cache, broken=broken)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from mtvcraft_cli.cache import Cache, key_of
 from mtvcraft_cli.errors import Exit, MtvcraftError
+from mtvcraft_cli.jobs.weights import Supply, obtain
 from mtvcraft_cli.preset import Preset
 from mtvcraft_cli.sidecar import check_folders, versions
-from mtvcraft_cli.weights.locate import Located, locate, require
+from mtvcraft_cli.weights.locate import Located, locate
 
 if TYPE_CHECKING:
     from mtvcraft_cli.train.world.motions import Motions
@@ -102,8 +103,13 @@ class KeptClips:
         )
 
 
-def prepare_mini(job: MiniJob, cache: Cache) -> PreparedMini:
+def prepare_mini(job: MiniJob, cache: Cache, supply: Supply | None = None) -> PreparedMini:
     """Check a job from the cheapest to the dearest question.
+
+    Args:
+        job: what was asked.
+        cache: where scores are kept.
+        supply: gets weights that are missing; None gets none.
 
     Raises:
         MtvcraftError: exit 2, 6 or 4, in this order.
@@ -120,8 +126,7 @@ def prepare_mini(job: MiniJob, cache: Cache) -> PreparedMini:
     from mtvcraft_cli.device.place import choose_device
 
     device = str(choose_device(job.device))
-    parts = locate(job.preset, job.weights)
-    require(job.preset, parts)
+    parts = obtain(job.preset, job.weights, locate(job.preset, job.weights), supply)
     hashes = {f"{part.part}/{file.name}": cache.sha256_of(file) for part in parts.values() for file in part.files}
     motions = None
     if job.motion is not None:

@@ -18,8 +18,10 @@ from mtvcraft_cli.eval.run import EvalReport, run_evaluation
 from mtvcraft_cli.jobs import evaluation
 from mtvcraft_cli.jobs.evaluation import EvalJob, System, prepare_eval
 from mtvcraft_cli.progress import silent
+from mtvcraft_cli.video.read import open_clip
 from tests.eval.clips import SIZE_PX, SmallLooks, clip, save_frames, worse
 
+ASSETS = Path(__file__).parents[2] / "assets"
 LENGTHS = {"one": 16, "two": 33, "three": 20}
 
 
@@ -36,7 +38,7 @@ def folders(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def _no_files(monkeypatch):
     """As if all networks were there; `SmallLooks` stands in for them."""
-    monkeypatch.setattr(evaluation, "metric_files", lambda metrics, folder=None: {})
+    monkeypatch.setattr(evaluation, "metric_files", lambda metrics, folder=None, supply=None: {})
 
 
 def score(root: Path, cache: Path, looks: SmallLooks | None = None, **changes) -> EvalReport:
@@ -420,3 +422,37 @@ def test_the_list_beside_the_fashion_clips_names_them(folders, tmp_path):
     (truth / "fashion_test.txt").write_text(links)
     report = score(tmp_path, tmp_path / "cache", bench=load_bench("fashion"), metrics=["psnr"])
     assert report.prepared.missing == ["gone"]
+
+
+def test_intervals_lie_around_what_is_averaged_and_are_the_same_again(folders, tmp_path):
+    report = score(folders, tmp_path, metrics=["psnr", "ssim", "flicker"], intervals=True)
+    ends = report.systems[0].totals.intervals
+    assert set(ends) >= {"psnr", "ssim", "flicker"}
+    assert all(low <= values(report)[key] <= high for key, (low, high) in ends.items())
+    again = score(folders, tmp_path, metrics=["psnr", "ssim", "flicker"], intervals=True)
+    assert again.systems[0].totals.intervals == ends
+    assert "[" in table_of(report).rows[0].cells[0]
+
+
+def test_flicker_is_none_of_the_truth_less_of_the_still_and_more_of_the_noisy(folders, tmp_path):
+    systems = [System("ours", folders / "made"), *(System(name, baseline=name) for name in ("still", "ground-truth"))]
+    report = score(folders, tmp_path, systems=systems, metrics=["flicker"])
+    ours, still, truth = (values(report, place)["flicker"] for place in range(3))
+    assert ours > 2
+    assert still < -2
+    assert truth == 0
+
+
+def test_motion_follow_is_near_for_the_own_motion_and_far_for_anothers(tmp_path):
+    pytest.importorskip("mediapipe", reason="no pose estimator is installed")
+    frames = np.concatenate(list(open_clip(ASSETS / "drive.mp4").batches()))
+    for name, first in (("a", 0), ("b", 40)):
+        save_frames(tmp_path / "truth" / name, frames[first : first + 24 : 3])
+    systems = [System("ground-truth", baseline="ground-truth"), System("still", baseline="still")]
+    report = score(tmp_path, tmp_path / "cache", systems=systems, metrics=["motion_follow"])
+    truth, still = values(report, 0), values(report, 1)
+    assert truth["motion_follow"] == pytest.approx(0, abs=1e-6)
+    assert truth["motion_follow_other"] > 0.05
+    assert still["motion_follow"] > 0.02
+    assert truth["motion_follow_found"] == 1
+    assert any("against another clip" in note for note in table_of(report).notes)
