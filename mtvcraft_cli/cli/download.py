@@ -51,7 +51,7 @@ def download(
 ) -> None:
     """Fetch the weights of models and metrics: only what is needed, resumed where it was cut off, and verified."""
     from mtvcraft_cli.jobs.weights import DownloadJob, prepare_download, run_download
-    from mtvcraft_cli.weights.fetching.run import Settings
+    from mtvcraft_cli.weights.fetching.pieces import Settings
 
     job = DownloadJob(
         names=tuple(names or ()),
@@ -134,7 +134,8 @@ def supply(*, yes: bool, dry_run: bool = False) -> "Supply | None":
 
         from mtvcraft_cli.jobs.weights import check_licence, check_room
         from mtvcraft_cli.weights.fetching import plan
-        from mtvcraft_cli.weights.fetching.run import Settings, existing, fetch_all
+        from mtvcraft_cli.weights.fetching.pieces import Settings
+        from mtvcraft_cli.weights.fetching.run import existing, fetch_all
 
         for released in missing:
             check_licence(released, accepted=False)

@@ -13,7 +13,8 @@ from mtvcraft_cli.progress import Meter, Watch
 from mtvcraft_cli.weights.fetching import plan
 from mtvcraft_cli.weights.fetching.adopt import adopt, find
 from mtvcraft_cli.weights.fetching.patience import is_offline
-from mtvcraft_cli.weights.fetching.run import Settings, existing, fetch_all
+from mtvcraft_cli.weights.fetching.pieces import Settings
+from mtvcraft_cli.weights.fetching.run import existing, fetch_all
 from mtvcraft_cli.weights.locate import Located, command_for, find_released, locate, require, size_text
 from mtvcraft_cli.weights.lock import weights_folder
 from mtvcraft_cli.weights.manifest import Released, manifest, metric_networks

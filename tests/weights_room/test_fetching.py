@@ -19,7 +19,8 @@ from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.progress import Unseen
 from mtvcraft_cli.weights.fetching import plan, ranges
 from mtvcraft_cli.weights.fetching.patience import Patience
-from mtvcraft_cli.weights.fetching.run import Settings, fetch_all
+from mtvcraft_cli.weights.fetching.pieces import Settings
+from mtvcraft_cli.weights.fetching.run import fetch_all
 from mtvcraft_cli.weights.locate import find_released
 from mtvcraft_cli.weights.lock import Lock, pinned_hashes, weights_folder
 from mtvcraft_cli.weights.manifest import File, Released, Source

@@ -11,7 +11,8 @@ from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.progress import Unseen
 from mtvcraft_cli.weights.fetching.package import take_out
 from mtvcraft_cli.weights.fetching.patience import Patience
-from mtvcraft_cli.weights.fetching.run import Settings, fetch_all
+from mtvcraft_cli.weights.fetching.pieces import Settings
+from mtvcraft_cli.weights.fetching.run import fetch_all
 from mtvcraft_cli.weights.locate import locate_metric
 from mtvcraft_cli.weights.lock import weights_folder
 from mtvcraft_cli.weights.manifest import File, Released, Source, metric_networks

@@ -89,7 +89,7 @@ def list_source(
         source: its files may be patterns.
         endpoint: another hub; None takes HF_ENDPOINT or the usual one.
         patience: for a hub that is busy.
-        together: runs a list of calls several at once, as `run.together`.
+        together: runs a list of calls several at once, as `together` does.
 
     Raises:
         MtvcraftError: exit 6; there is no such repository or file, it is closed to the user, or can't be reached.
