@@ -238,8 +238,7 @@ class WanStage(OnClips):
             buckets=buckets,
             frames=self.frames,
         )
-        world = (settings.world.motion and Path(settings.world.motion).name, settings.world.before)
-        made_from = fingerprint({}, content_of(vae, clip), buckets, self.frames, world)
+        made_from = fingerprint({}, content_of(vae, clip), buckets, self.frames, self.examples.told)
         self.latents = Shards(folder / "latents", made_from, self.maker.make)
         self.buckets = len(buckets)
         self.clips = -(-settings.clips // (CLIPS * self.buckets)) * CLIPS * self.buckets

@@ -10,6 +10,7 @@ import yaml
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import write_text_whole
+from mtvcraft_cli.preset import AUTO_PX
 from mtvcraft_cli.train.run import LOG
 from mtvcraft_cli.train.settings import Loop, Recipe
 from mtvcraft_cli.train.stages import Kind, settings_of, weights_of
@@ -82,7 +83,8 @@ def plan_run(kind: Kind, recipe: Recipe, folder: Path, parts: Mapping[str, Path]
             raise MtvcraftError(
                 f"there is no data set `{name}`", hint="make one with `mtvcraft train prepare`", exit=Exit.USAGE
             )
-    if kind == "dit" and (missing := [part for part in NEEDED if part not in parts]):
+    named = recipe.preset.get("weights", {})
+    if kind == "dit" and (missing := [part for part in NEEDED if part not in parts and part not in named]):
         raise MtvcraftError(
             f"the transformer can't be trained without a {missing[0]}",
             hint=f"train one with `mtvcraft train {missing[0]}`, and give its folder with `--{missing[0]}`",
@@ -167,11 +169,13 @@ def read_log(folder: Path, kind: str) -> dict[str, Any]:
 
 
 def _latent_bytes(preset: Mapping[str, Any]) -> int:
-    """What the latents of one window come to: float16, for the window and its reference."""
-    vae, frames = preset["vae"], preset["frames"]
+    """What the latents of one window come to, in float16: of the window and its reference."""
+    vae, frames = preset["vae"], (preset["frames"] + 3) // 4
+    wide, high = AUTO_PX if preset["size_px"] == "auto" else preset["size_px"]
     if preset["backbone"] == "wan":
-        channels, shrink = vae["z_dim"], 2 ** sum(1 for _ in vae["dim_mult"][1:])
-    else:
-        channels, shrink = vae["latent_channels"], 2 ** (len(vae["block_out_channels"]) - 1)
-    pixels = (preset["size_px"][0] // shrink) * (preset["size_px"][1] // shrink)
-    return 2 * channels * pixels * ((frames + 3) // 4 + 1)
+        shrink = 2 ** sum(1 for _ in vae["dim_mult"][1:])
+        pixels = (wide // shrink) * (high // shrink)
+        # What is known of the frames is as long as the window, and has a mask; CLIP has a token for each patch.
+        return 2 * ((2 * vae["z_dim"] + 4) * pixels * frames + 257 * preset["transformer"]["image_dim"])
+    shrink = 2 ** (len(vae["block_out_channels"]) - 1)
+    return 2 * vae["latent_channels"] * (wide // shrink) * (high // shrink) * (frames + 1)

@@ -121,6 +121,10 @@ def settings_of(recipe: Recipe, kind: Kind) -> TokenizerTraining | VaeTraining |
 
 def sizes_of(recipe: Recipe, settings: DitTraining) -> list[Size]:
     """The sizes that a transformer is trained at."""
+    if recipe.preset["size_px"] == "auto" and not settings.buckets:
+        from mtvcraft_cli.latents.wanvideo.sizes import BUCKETS_PX
+
+        return list(BUCKETS_PX)
     return list(settings.buckets) or [(recipe.preset["size_px"][0], recipe.preset["size_px"][1])]
 
 

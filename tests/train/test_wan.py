@@ -25,7 +25,7 @@ from mtvcraft_cli.train import parts
 from mtvcraft_cli.train.backbones import make_stage
 from mtvcraft_cli.train.base_wan import with_motion
 from mtvcraft_cli.train.dit_wan import WanStage
-from mtvcraft_cli.train.examples import Size, WorldExamples
+from mtvcraft_cli.train.examples import Examples, Size, WorldExamples
 from mtvcraft_cli.train.flow import draw_level
 from mtvcraft_cli.train.parts import needed
 from mtvcraft_cli.train.run import Trained, samples_rng
@@ -62,7 +62,9 @@ def parts_of(ready: Path) -> dict[str, Path]:
     return {path.stem: path for path in (ready / "parts").iterdir()}
 
 
-def stage_of(ready: Path, folder: Path, leave_out: str = "", **changes: Any) -> WanStage:
+def stage_of(
+    ready: Path, folder: Path, leave_out: str = "", examples: Examples | None = None, **changes: Any
+) -> WanStage:
     files = parts_of(ready)
     if not (folder / "dit").exists():
         shutil.copytree(ready / "prepared", folder / "dit")
@@ -70,7 +72,9 @@ def stage_of(ready: Path, folder: Path, leave_out: str = "", **changes: Any) -> 
     files = {part: path for part, path in given(files).items() if part != leave_out}
     stats, held = load_preset("mini").statistics, WorldExamples(None, "human")
     assert recipe.dit is not None
-    made = make_stage(recipe.dit, recipe.preset, stats, WorldExamples(None, "train"), held, folder / "dit", files)
+    made = make_stage(
+        recipe.dit, recipe.preset, stats, examples or WorldExamples(None, "train"), held, folder / "dit", files
+    )
     assert isinstance(made, WanStage)
     return made
 
@@ -369,6 +373,7 @@ def test_captions_of_the_data_set_go_before_the_recipe_s_prompt(ready: Path, tmp
         ({"prediction": "v"}, "the sampler of wan follows `flow`"),
         ({"start": "reference"}, "`dit.start` means nothing to a transformer on wan"),
         ({"time_power": 0.6}, "`dit.time_power` means nothing"),
+        ({"kept_frames": [2]}, "`dit.kept_frames` means nothing"),
         ({"base": None}, "there is no base"),
         ({"base": "nowhere"}, "there is no base at `nowhere`"),
         ({"trains": "lora", "lora": {"targets": ["to_q", "to_qq"]}}, "`to_qq`, and no layer is called so"),
@@ -404,6 +409,16 @@ def test_a_base_may_be_named_by_the_manifest() -> None:
     with pytest.raises(MtvcraftError) as raised:
         needed({"base": parts.locate("base", "wan-i2v")}, "base")
     assert "hf download Wan-AI/Wan2.1-I2V-14B-480P-Diffusers --include 'transformer*'" in raised.value.hint
+
+
+def test_a_plan_finds_by_name_what_the_recipe_s_preset_names(ready: Path, tmp_path: Path) -> None:
+    words = ["train", "dit", "--recipe", "wan", "--tokenizer", ready / "parts/tokenizer.safetensors", "-o", "run"]
+    assert "30000 steps of 32 clips" in mtvcraft(*words, "--dry-run", cwd=tmp_path, check=0).stderr
+
+
+def test_clips_of_other_examples_are_not_taken_for_these(ready: Path, tmp_path: Path) -> None:
+    with pytest.raises(MtvcraftError, match="made with other weights or settings"):
+        stage_of(ready, tmp_path, examples=WorldExamples(None, "train", before=32))
 
 
 def test_8_bit_moments_are_kept_in_checkpoints(ready: Path, tmp_path: Path) -> None:
