@@ -402,7 +402,7 @@ class Loaded:
 
     def models_for(
         self, prepared: PreparedAnimation, remarks: list[str]
-    ) -> tuple[Models, Settings] | tuple[WanModels, WanSettings]:
+    ) -> tuple[Models | WanModels, Settings | WanSettings]:
         """The other models, and how a job runs them; asked for after the tokenizer."""
         backbone, offload = BACKBONES[prepared.job.preset.backbone], offload_of(prepared)
         settings = backbone.settings(prepared, () if self.models else self.prompts)  # before the large models come
@@ -537,8 +537,8 @@ def large_settings(prepared: PreparedAnimation, prompts: Sequence[str] = ()) -> 
 class Backbone:
     """How the models of a backbone are loaded, and how a job runs them."""
 
-    load: Callable[[PreparedAnimation, list[str]], Any]
-    settings: Callable[[PreparedAnimation, Sequence[str]], Any]
+    load: Callable[[PreparedAnimation, list[str]], Models | WanModels]
+    settings: Callable[[PreparedAnimation, Sequence[str]], Settings | WanSettings]
 
 
 BACKBONES: Final[Mapping[str, Backbone]] = {

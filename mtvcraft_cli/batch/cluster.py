@@ -13,6 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -158,12 +159,11 @@ def import_ray() -> Any:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of its own future
     try:
-        import ray
+        return import_module("ray")
     except ImportError as error:
         raise MtvcraftError(
             "`--ray` needs Ray, which isn't installed", hint="install it: pip install 'mtvcraft[ray]'", exit=Exit.USAGE
         ) from error
-    return ray
 
 
 def connect(ray: Any, address: str) -> None:

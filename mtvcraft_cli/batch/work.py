@@ -58,12 +58,12 @@ def check_tasks(tasks: Sequence[Task]) -> list[tuple[Task, MtvcraftError]]:
         for path in (*task.job.inputs.values(), *_pictures_of(task.job.drive)):
             writer = writers.get(path.resolve())
             if writer is not None and writer is not task:
-                error = MtvcraftError(
+                found = MtvcraftError(
                     f"reads `{path}`, which {writer.where} writes",
                     hint="run the two one after the other, or give the output another name",
                     exit=Exit.USAGE,
                 )
-                wrong.append((task, error))
+                wrong.append((task, found))
     return sorted(wrong, key=lambda each: each[0].row)
 
 

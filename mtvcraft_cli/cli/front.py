@@ -140,7 +140,7 @@ def reader(function: Callable[..., T], name: str) -> Callable[[list[str], Mappin
     def answered(words: list[str], settings: Mapping[str, Any]) -> T:
         try:
             with parser.make_context(f"mtvcraft {name}", list(words), default_map=dict(settings)) as context:
-                return parser.invoke(context)  # type: ignore[no-any-return]
+                return parser.invoke(context)
         except TyperException as error:
             told = _usage(error)
             assert told is not None
