@@ -3,8 +3,11 @@
     python benchmarks/plan.py [--threads 1] [--only NAME]
 
 Each row is measured in a fresh process. A stage's memory is what it adds at its peak to a process that has its models
-loaded and has run the same kinds of layers once at tiny size; a whole run's is the process's own peak, libraries and
-all. A whole run's time is that of a second run, predicted from the rates that the first one left in its cache.
+loaded and has run the same kinds of layers once at tiny size. glibc is told to give tensors from 1 MiB on back at once,
+as it does by itself with those from 32 MiB on, which all large ones of full-size models are: between smaller ones gaps
+stay, so that these small stages take up to 1.6 times as much without that. A whole run's memory is the process's own
+peak, libraries, gaps and all; its time is that of a second run, predicted from the rates that the first one left in its
+cache.
 """
 
 import sys
@@ -30,6 +33,10 @@ from mtvcraft_cli.preset import load_preset
 
 SMALL_VAE: dict[str, Any] = dict(load_preset("mini").vae)
 LARGE_VAE = {"base_dim": 16, "num_res_blocks": 2}
+FULL_VAES: dict[str, dict[str, Any]] = {
+    "small": dict(load_preset("7b").vae),
+    "large": dict(load_preset("17b").vae),
+}
 SMALL = {
     **load_preset("mini").transformer,
     "num_layers": 2,
@@ -57,22 +64,34 @@ STAGES = {
     "small transformer": ("small_step", (384, 384), 17),
     "large transformer": ("large_step", (384, 384), 17),
 }
+FULL = {
+    "vae of 7b, encode": ("small_encode", (128, 128), 9),
+    "vae of 17b, decode": ("large_decode", (128, 128), 9),
+    "vae of 17b, encode": ("large_encode", (128, 128), 9),
+}
+"""Stages of full-size networks, which take a while."""
 RUNS = {"mini, 9 frames": ("mini", 9)}
 
 
-def predicted(kind: str, size_px: tuple[int, int], frames: int) -> tuple[int, float]:
+def vae_sizes(kind: str, *, full: bool) -> dict[str, Any]:
+    """Those of the VAE that a stage is of."""
+    name = kind.partition("_")[0]
+    return FULL_VAES[name] if full else SMALL_VAE if name == "small" else LARGE_VAE
+
+
+def predicted(kind: str, size_px: tuple[int, int], frames: int, full: bool) -> tuple[int, float]:
     """Bytes that a stage adds, and its floating-point operations."""
     latent = (frames - 1) // 4 + 1
     if kind.endswith("step"):
         step = getattr(stepping, kind)(SMALL if kind == "small_step" else LARGE, latent, size_px, 2, 4)
         return step.peak_bytes, 2 * step.branch_work
-    sizes = SMALL_VAE if kind.startswith("small") else LARGE_VAE
+    sizes = vae_sizes(kind, full=full)
     length = latent if kind.endswith("decode") else frames
     told = getattr(vae_small if kind.startswith("small") else vae_large, kind)(sizes, length, size_px, 4, on_cpu=True)
     return told.peak_bytes, told.work
 
 
-def stage(kind: str, size_px: tuple[int, int], frames: int) -> Callable[[], object]:
+def stage(kind: str, size_px: tuple[int, int], frames: int, full: bool) -> Callable[[], object]:
     """A stage of real classes with weights from a seed, ready to run."""
     import torch
     from accelerate import init_empty_weights
@@ -106,10 +125,10 @@ def stage(kind: str, size_px: tuple[int, int], frames: int) -> Callable[[], obje
         return lambda: large(noisy, torch.full((2,), 500.0), tokens, text, picture, *tables)
     video = torch.randn(1, 3, frames, height, width)
     if kind.startswith("small"):
-        coder = built(AutoencoderKLCogVideoX, vae.build_vae, SMALL_VAE)
+        coder = built(AutoencoderKLCogVideoX, vae.build_vae, vae_sizes(kind, full=full))
         coded = torch.randn(1, latent, 16, rows, columns)
         return lambda: vae.decode(coder, coded) if kind.endswith("decode") else vae.encode_video(coder, video)
-    coder = built(AutoencoderKLWan, large_vae.build_vae, LARGE_VAE)
+    coder = built(AutoencoderKLWan, large_vae.build_vae, vae_sizes(kind, full=full))
     coded = torch.randn(1, 16, latent, rows, columns)
     return lambda: large_vae.decode(coder, coded) if kind.endswith("decode") else large_vae.encode_video(coder, video)
 
@@ -120,14 +139,14 @@ def status(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def measure(kind: str, size_px: tuple[int, int], frames: int, threads: int, answer: Any) -> None:
+def measure(kind: str, size_px: tuple[int, int], frames: int, full: bool, threads: int, answer: Any) -> None:
     """In a process of its own: the memory that a stage adds at its peak, and its seconds."""
     import torch
 
     torch.set_num_threads(threads)
     with torch.no_grad():
-        stage(kind, (32, 32), frames)()  # loads the code of each kind of layer
-        run = stage(kind, size_px, frames)
+        stage(kind, (32, 32), frames, False)()  # loads the code of each kind of layer
+        run = stage(kind, size_px, frames, full)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         before, started = status("VmRSS"), time.perf_counter()
         run()
@@ -136,6 +155,7 @@ def measure(kind: str, size_px: tuple[int, int], frames: int, threads: int, answ
 
 def apart(*arguments: Any) -> tuple[int, float]:
     """`measure` in a fresh process."""
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**20)
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe(duplex=False)
     process = spawn.Process(target=measure, args=(*arguments, there))
@@ -143,6 +163,7 @@ def apart(*arguments: Any) -> tuple[int, float]:
     there.close()
     answer = here.recv()
     process.join()
+    del os.environ["MALLOC_MMAP_THRESHOLD_"]
     return answer
 
 
@@ -167,13 +188,13 @@ def whole_run(preset: str, frames: int, threads: int) -> tuple[dict[str, Any], d
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", choices=[*STAGES, *RUNS])
+    parser.add_argument("--only", choices=[*STAGES, *FULL, *RUNS])
     options = parser.parse_args()
     print(f"{'':18}  {'MiB predicted':>13}  {'measured':>8}  {'ratio':>5}  {'seconds predicted':>17}  measured")
-    for title, (kind, size_px, frames) in STAGES.items():
+    for title, (kind, size_px, frames) in (STAGES | FULL).items():
         if options.only in (None, title):
-            wanted, _ = predicted(kind, size_px, frames)
-            found, seconds = apart(kind, size_px, frames, options.threads)
+            wanted, _ = predicted(kind, size_px, frames, title in FULL)
+            found, seconds = apart(kind, size_px, frames, title in FULL, options.threads)
             row = f"{wanted / 2**20:13.0f}  {found / 2**20:8.0f}  {wanted / found:5.2f}"
             print(f"{title:18}  {row}  {'':17}  {seconds:8.1f}", flush=True)
     for title, (preset, frames) in RUNS.items():

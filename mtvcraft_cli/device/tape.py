@@ -1,9 +1,27 @@
 """Counts what a network's layers hold and do, walked through with sizes in the place of tensors."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 LATENT_PX = 8
 """Pixels of a side that become one latent pixel, in both families."""
+FEW = 20480
+"""PyTorch on a CPU convolves one clip by way of a matrix of all products' inputs where its channels, frames and rows
+multiplied are no more than this; larger ones go to oneDNN."""
+ROW = 16
+"""OneDNN keeps channels in rows of so many, the last one filled up."""
+
+
+class Span(NamedTuple):
+    """Frames, rows and columns of what a layer sees."""
+
+    t: int
+    h: int
+    w: int
+
+    def of(self, channels: int) -> int:
+        """Numbers in so many channels."""
+        return channels * self.t * self.h * self.w
 
 
 @dataclass
@@ -13,7 +31,7 @@ class Tape:
     wide: int
     """Bytes of a number."""
     copies: bool = False
-    """Whether a convolution lays its input and output out anew, as those of a CPU do."""
+    """Whether convolutions take memory for themselves, as those of a CPU do."""
     live: int = 0
     peak: int = 0
     work: int = 0
@@ -31,12 +49,28 @@ class Tape:
         """Let go of what `hold` gave."""
         self.live -= sum(sizes)
 
-    def convolve(self, inputs: int, outputs: int, places: int) -> int:
-        """One convolution from `inputs` to `outputs` numbers; each of the latter sums `places` products."""
-        self.work += 2 * outputs * places
-        size = self.hold(outputs)
-        if self.copies:
-            self.free(self.hold(inputs + outputs))
+    def convolve(self, ins: int, outs: int, given: Span, made: Span, kernel: int, *, flat: bool = False) -> int:
+        """One convolution; on a CPU with what it takes for itself, as measured there.
+
+        Args:
+            ins: channels in.
+            outs: channels out.
+            given: what it sees, padding included where that is a tensor of its own.
+            made: what comes out.
+            kernel: places of the kernel, 27 for 3 x 3 x 3.
+            flat: whether it goes over single frames.
+
+        Returns:
+            Bytes of the output, which is held.
+        """
+        self.work += 2 * made.of(outs) * ins * kernel
+        if not self.copies:
+            return self.hold(made.of(outs))
+        laid_out = self.hold(made.of(_rounded(outs))) if flat or ins * given.t * given.h > FEW else 0
+        if not flat:
+            self.free(self.hold(given.of(_rounded(ins)) if laid_out else made.of(ins * kernel)))
+        size = self.hold(made.of(outs))
+        self.free(laid_out)
         return size
 
     def keep(self, numbers: int) -> None:
@@ -52,3 +86,7 @@ class Coding:
     """The most that is alive beside its weights, its input and output included where they are in the same memory."""
     work: int
     """Floating-point operations."""
+
+
+def _rounded(channels: int) -> int:
+    return -(-channels // ROW) * ROW

@@ -6,7 +6,7 @@ c channels, t frames, h x w pixels of a layer's input; `vae_small` is its siblin
 from dataclasses import dataclass
 
 from mtvcraft_cli.device.sizes import Sizes, wan_levels
-from mtvcraft_cli.device.tape import LATENT_PX, Coding, Tape
+from mtvcraft_cli.device.tape import LATENT_PX, Coding, Span, Tape
 
 
 def large_decode(sizes: Sizes, frames: int, size_px: tuple[int, int], wide: int, *, on_cpu: bool) -> Coding:
@@ -79,8 +79,8 @@ class _WanPart:
         joined = 0 if self.first else tape.hold(ins * (t + back) * h * w)
         padded = tape.hold(ins * (t + back) * (h + 2 * space) * (w + 2 * space))
         tape.free(joined)
-        places = ins * depth * (9 if space else 1)
-        made = tape.convolve(ins * (t + back) * (h + 2 * space) * (w + 2 * space), outs * t * h * w, places)
+        edged = Span(t + back, h + 2 * space, w + 2 * space)
+        made = tape.convolve(ins, outs, edged, Span(t, h, w), depth * (9 if space else 1))
         tape.free(padded)
         self.replace(kept)
         return made
@@ -98,7 +98,7 @@ class _WanPart:
         tape, shortcut = self.tape, 0
         if ins != outs:
             copy = tape.hold(ins * t * h * w)
-            shortcut = tape.convolve(ins * t * h * w, outs * t * h * w, ins)
+            shortcut = tape.convolve(ins, outs, Span(t, h, w), Span(t, h, w), 1)
             tape.free(copy)
         made = 0
         for c in (ins, outs):
@@ -154,7 +154,7 @@ class _WanPart:
         wide = tape.hold(c * t * h * w, 4) + tape.hold(4 * c * t * h * w, 4) if tape.wide < 4 else 0
         raised = tape.hold(4 * c * t * h * w)
         tape.free(ordered, wide)
-        made = tape.convolve(4 * c * t * h * w, 2 * c * t * h * w, 9 * c)
+        made = tape.convolve(c, c // 2, Span(t, 2 * h, 2 * w), Span(t, 2 * h, 2 * w), 9, flat=True)
         tape.free(raised, held)
         return made
 
@@ -171,13 +171,13 @@ class _WanPart:
         tape, (c, time) = self.tape, fall
         ordered = tape.hold(c * t * h * w)
         padded = tape.hold(c * t * (h + 1) * (w + 1))
-        made = tape.convolve(c * t * (h + 1) * (w + 1), c * t * h * w // 4, 9 * c)
+        made = tape.convolve(c, c, Span(t, h + 1, w + 1), Span(t, h // 2, w // 2), 9, flat=True)
         tape.free(ordered, padded)
         if time:
             kept = tape.hold(c * (t if self.first else 1) * h * w // 4)
         if time and not self.first:
             joined, copy = (tape.hold(c * (t + 1) * h * w // 4) for _ in range(2))
-            halved = tape.convolve(c * (t + 1) * h * w // 4, c * t * h * w // 8, 3 * c)
+            halved = tape.convolve(c, c, Span(t + 1, h // 2, w // 2), Span(t // 2, h // 2, w // 2), 3)
             tape.free(joined, copy, made)
             made = halved
         if time:

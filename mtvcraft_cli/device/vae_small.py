@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from mtvcraft_cli.device.sizes import Sizes
-from mtvcraft_cli.device.tape import LATENT_PX, Coding, Tape
+from mtvcraft_cli.device.tape import LATENT_PX, Coding, Span, Tape
 
 TILE_PX = (360, 240)
 """Width and height above which CogVideoX's VAE works tile by tile (released code)."""
@@ -31,8 +31,8 @@ def small_encode(sizes: Sizes, frames: int, size_px: tuple[int, int], wide: int,
     return _in_parts(partial_encoder(sizes), parts, tiles, tiled, wide, on_cpu=on_cpu)
 
 
-Layers = Callable[[Tape, int, int, int], None]
-"""Walks a part of t frames of h x w through some layers."""
+Layers = Callable[[Tape, Span], None]
+"""Walks a part of a clip through some layers."""
 
 
 def _tiles(
@@ -70,7 +70,7 @@ def _in_parts(
         works = []
         for part in parts[:2]:
             tape.kept, before = [], tape.work
-            layers(tape, part, height, width)
+            layers(tape, Span(part, height, width))
             works.append(tape.work - before)
             tape.free(kept)
             kept = sum(tape.kept)
@@ -79,52 +79,52 @@ def _in_parts(
     return Coding(peak + around, work)
 
 
-def _causal(tape: Tape, ins: int, outs: int, t: int, pixels: int, places: int = 27) -> int:
+def _causal(tape: Tape, ins: int, outs: int, span: Span, kernel: int = 27) -> int:
     """CogVideoX's convolution: in time it sees two frames back, which it keeps; one that doesn't keeps all of them."""
-    if places == 1:
-        tape.keep(ins * t * pixels)
-        return tape.convolve(ins * t * pixels, outs * t * pixels, ins)
-    joined = tape.hold(ins * (t + 2) * pixels)
-    tape.keep(ins * 2 * pixels)
-    made = tape.convolve(ins * (t + 2) * pixels, outs * t * pixels, ins * places)
+    if kernel == 1:
+        tape.keep(span.of(ins))
+        return tape.convolve(ins, outs, span, span, kernel)
+    longer = span._replace(t=span.t + 2)
+    joined = tape.hold(longer.of(ins))
+    tape.keep(span._replace(t=2).of(ins))
+    made = tape.convolve(ins, outs, longer, span, kernel)
     tape.free(joined)
     return made
 
 
-def _normed(tape: Tape, c: int, t: int, pixels: int, spatial: int) -> int:
+def _normed(tape: Tape, c: int, span: Span, spatial: int) -> int:
     """A group norm; in the decoder the latents, as large as the layer, scale and shift what it gives."""
     if not spatial:
-        return tape.hold(c * t * pixels)
-    parts, latents = tape.hold(spatial * t * pixels), tape.hold(spatial * t * pixels)
-    gain = _causal(tape, spatial, c, t, pixels, 1)
-    offset = _causal(tape, spatial, c, t, pixels, 1)
-    numbers = c * t * pixels
-    normed, product, made = tape.hold(numbers), tape.hold(numbers), tape.hold(numbers)
+        return tape.hold(span.of(c))
+    parts, latents = tape.hold(span.of(spatial)), tape.hold(span.of(spatial))
+    gain = _causal(tape, spatial, c, span, 1)
+    offset = _causal(tape, spatial, c, span, 1)
+    normed, product, made = (tape.hold(span.of(c)) for _ in range(3))
     tape.free(parts, latents, gain, offset, normed, product)
     return made
 
 
-def _residual(tape: Tape, ins: int, outs: int, t: int, pixels: int, spatial: int) -> int:
+def _residual(tape: Tape, ins: int, outs: int, span: Span, spatial: int) -> int:
     """A residual block; its input is held by who calls it."""
     made = 0
     for c in (ins, outs):
-        normed = _normed(tape, c, t, pixels, spatial)
+        normed = _normed(tape, c, span, spatial)
         tape.free(made)
-        active = tape.hold(c * t * pixels)
+        active = tape.hold(span.of(c))
         tape.free(normed)
-        made = _causal(tape, c, outs, t, pixels)
+        made = _causal(tape, c, outs, span)
         tape.free(active)
-    shortcut = tape.convolve(ins * t * pixels, outs * t * pixels, ins) if ins != outs else 0
-    result = tape.hold(outs * t * pixels)
+    shortcut = tape.convolve(ins, outs, span, span, 1) if ins != outs else 0
+    result = tape.hold(span.of(outs))
     tape.free(made, shortcut)
     return result
 
 
-def _chain(tape: Tape, pairs: list[tuple[int, int]], t: int, pixels: int, spatial: int) -> int:
+def _chain(tape: Tape, pairs: list[tuple[int, int]], span: Span, spatial: int) -> int:
     """Residual blocks one after the other; what the first one is given stays alive, held by who calls this."""
     now = 0
     for ins, outs in pairs:
-        made = _residual(tape, ins, outs, t, pixels, spatial)
+        made = _residual(tape, ins, outs, span, spatial)
         tape.free(now)
         now = made
     return now
@@ -135,42 +135,45 @@ def partial_decoder(sizes: Sizes) -> Layers:
     channels = list(sizes.get("block_out_channels", (128, 256, 256, 512)))[::-1]
     spatial, depth = sizes.get("latent_channels", 16), sizes.get("layers_per_block", 3) + 1
 
-    def layers(tape: Tape, t: int, h: int, w: int) -> None:
-        now = _causal(tape, spatial, channels[0], t, h * w)
-        made = _chain(tape, [(channels[0], channels[0])] * 2, t, h * w, spatial)
+    def layers(tape: Tape, span: Span) -> None:
+        now = _causal(tape, spatial, channels[0], span)
+        made = _chain(tape, [(channels[0], channels[0])] * 2, span, spatial)
         tape.free(now)
         now, before = made, channels[0]
         for index, c in enumerate(channels):
-            made = _chain(tape, [(before, c), *[(c, c)] * (depth - 1)], t, h * w, spatial)
+            made = _chain(tape, [(before, c), *[(c, c)] * (depth - 1)], span, spatial)
             if index < len(channels) - 1:
-                raised = _up(tape, c, t, h, w, time=index < 2)
+                raised = _up(tape, c, span, time=index < 2)
                 tape.free(made)
                 made = raised
-                t, h, w = (2 * t - t % 2 if index < 2 else t), 2 * h, 2 * w
+                span = raised_span(span, time=index < 2)
             tape.free(now)
             now, before = made, c
-        normed = _normed(tape, before, t, h * w, spatial)
+        normed = _normed(tape, before, span, spatial)
         tape.free(now)
-        active = tape.hold(before * t * h * w)
+        active = tape.hold(span.of(before))
         tape.free(normed)
-        tape.free(_causal(tape, before, 3, t, h * w), active)
+        tape.free(_causal(tape, before, 3, span), active)
 
     return layers
 
 
-def _up(tape: Tape, c: int, t: int, h: int, w: int, *, time: bool) -> int:
-    """Twice the height and width, and in `time` twice the frames but for an odd one; then a convolution."""
-    longer, pixels = (2 * t - t % 2 if time else t), 4 * h * w
-    numbers = c * longer * pixels
-    apart = (
-        tape.hold(numbers) if time and t % 2 and t > 1 else 0
-    )  # the first frame and the rest, before they are joined
-    raised = tape.hold(numbers)
+def raised_span(span: Span, *, time: bool) -> Span:
+    """Twice the height and width, and in `time` twice the frames but for an odd one."""
+    return Span(2 * span.t - span.t % 2 if time else span.t, 2 * span.h, 2 * span.w)
+
+
+def _up(tape: Tape, c: int, span: Span, *, time: bool) -> int:
+    """Larger frames, more of them in `time`; then a convolution."""
+    larger = raised_span(span, time=time)
+    # The first of an odd number of frames and the rest are raised apart, then joined.
+    apart = tape.hold(larger.of(c)) if time and span.t % 2 and span.t > 1 else 0
+    raised = tape.hold(larger.of(c))
     if time:
-        ordered = tape.hold(numbers)
+        ordered = tape.hold(larger.of(c))
         tape.free(raised)
         raised = ordered
-    made = tape.convolve(numbers, numbers, 9 * c)
+    made = tape.convolve(c, c, larger, larger, 9, flat=True)
     tape.free(raised, apart)
     return made
 
@@ -179,39 +182,38 @@ def partial_encoder(sizes: Sizes) -> Layers:
     """CogVideoX's encoder over t frames."""
     channels, depth = sizes.get("block_out_channels", (128, 256, 256, 512)), sizes.get("layers_per_block", 3)
 
-    def layers(tape: Tape, t: int, h: int, w: int) -> None:
-        now, before = _causal(tape, sizes.get("in_channels", 3), channels[0], t, h * w), channels[0]
+    def layers(tape: Tape, span: Span) -> None:
+        now, before = _causal(tape, sizes.get("in_channels", 3), channels[0], span), channels[0]
         for index, c in enumerate(channels):
-            made = _chain(tape, [(before, c), *[(c, c)] * (depth - 1)], t, h * w, 0)
+            made = _chain(tape, [(before, c), *[(c, c)] * (depth - 1)], span, 0)
             if index < len(channels) - 1:
-                lowered = _down(tape, c, t, h, w, time=index < 2)
+                lowered = _down(tape, c, span, time=index < 2)
                 tape.free(made)
                 made = lowered
-                t, h, w = ((t + 1) // 2 if index < 2 else t), h // 2, w // 2
+                span = Span((span.t + 1) // 2 if index < 2 else span.t, span.h // 2, span.w // 2)
             tape.free(now)
             now, before = made, c
-        made = _chain(tape, [(before, before)] * 2, t, h * w, 0)
+        made = _chain(tape, [(before, before)] * 2, span, 0)
         tape.free(now)
-        normed, active = tape.hold(before * t * h * w), tape.hold(before * t * h * w)
+        normed, active = tape.hold(span.of(before)), tape.hold(span.of(before))
         tape.free(normed)
         out = 2 * sizes.get("latent_channels", 16)
-        tape.free(_causal(tape, before, out, t, h * w), active, made)
+        tape.free(_causal(tape, before, out, span), active, made)
 
     return layers
 
 
-def _down(tape: Tape, c: int, t: int, h: int, w: int, *, time: bool) -> int:
+def _down(tape: Tape, c: int, span: Span, *, time: bool) -> int:
     """Half the height and width, and in `time` half the frames but for an odd one."""
     held = []
     if time:
-        held.append(tape.hold(c * t * h * w))  # frames last, to average neighbours
-        t = (t + 1) // 2
-        held.append(tape.hold(c * t * h * w))
-        if t % 2:
-            held.append(tape.hold(c * t * h * w))
-    padded = tape.hold(c * t * (h + 1) * (w + 1))
-    ordered = tape.hold(c * t * (h + 1) * (w + 1))
+        held.append(tape.hold(span.of(c)))  # frames last, to average neighbours
+        span = span._replace(t=(span.t + 1) // 2)
+        held += [tape.hold(span.of(c)) for _ in range(1 + span.t % 2)]
+    edged = Span(span.t, span.h + 1, span.w + 1)
+    padded = tape.hold(edged.of(c))
+    ordered = tape.hold(edged.of(c))
     tape.free(padded)
-    made = tape.convolve(c * t * (h + 1) * (w + 1), c * t * h * w // 4, 9 * c)
+    made = tape.convolve(c, c, edged, Span(span.t, span.h // 2, span.w // 2), 9, flat=True)
     tape.free(ordered, *held)
     return made

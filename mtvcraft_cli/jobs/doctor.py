@@ -17,7 +17,16 @@ from mtvcraft_cli.errors import MtvcraftError
 from mtvcraft_cli.jobs.fit import free_disk, memory_text
 from mtvcraft_cli.preset import load_preset, preset_names
 from mtvcraft_cli.weights.fetching.whole import why_broken
-from mtvcraft_cli.weights.locate import Located, hub_cache, locate, size_text
+from mtvcraft_cli.weights.locate import (
+    ALONE,
+    Located,
+    files_at,
+    find_incomplete,
+    hub_cache,
+    locate,
+    lost_shards,
+    size_text,
+)
 
 PYTHONS = ((3, 10), (3, 12))
 """The oldest and the newest that the libraries come for."""
@@ -242,10 +251,10 @@ def all_weights(folder: Path | None) -> Iterator[Finding]:
     """For each preset which weights are there and whole."""
     for name in preset_names():
         parts = list(locate(load_preset(name), folder).values())
-        yield _weights(name, parts)
+        yield _weights(name, parts, folder)
 
 
-def _weights(name: str, parts: list[Located]) -> Finding:
+def _weights(name: str, parts: list[Located], folder: Path | None) -> Finding:
     """How the weights of one preset are; those that are fetched by nobody are no fault."""
     label = f"weights, {name}"
     for part in parts:
@@ -253,7 +262,7 @@ def _weights(name: str, parts: list[Located]) -> Finding:
             if why := why_broken(file):
                 says = f"`{file}` is broken: {why}"
                 return failure(name=label, says=says, mend=f"delete it and run `mtvcraft download {name}`")
-        if why := _why_incomplete(part):
+        if why := _why_incomplete(part, folder):
             return failure(name=label, says=why, mend=f"mtvcraft download {name}")
     missing = [part for part in parts if part.missing]
     if not missing:
@@ -265,14 +274,10 @@ def _weights(name: str, parts: list[Located]) -> Finding:
     return ok(name=label, says=f"{some}, about {size}", mend=f"mtvcraft download {name}")
 
 
-def _why_incomplete(part: Located) -> str:
+def _why_incomplete(part: Located, folder: Path | None) -> str:
     """Which shard a checkpoint's index lists and isn't there."""
-    import json
-
-    for index in (file for file in part.files if file.name.endswith(".index.json")):
-        places = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
-        if lost := sorted(place for place in places if not (index.parent / Path(str(place)).name).is_file()):
-            return (
-                f"{len(lost)} of {len(places)} files of the {part.part} are missing, such as `{index.parent / lost[0]}`"
-            )
-    return ""
+    place = find_incomplete(part.released, folder) if part.missing and part.released else part.path
+    if place is None or part.part in ALONE or not (lost := lost_shards(place)):
+        return ""
+    there = [file for file in files_at(place) if not file.name.endswith(".index.json")]
+    return f"{len(lost)} of {len(lost) + len(there)} files of the {part.part} are missing, such as `{place / lost[0]}`"

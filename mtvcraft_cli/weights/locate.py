@@ -165,11 +165,21 @@ def find_released(released: Released, folder: Path | None, tensor: str | None = 
         folder: of the user's own, laid out like the repositories or flat.
         tensor: all that is needed of it; shards without it may be missing.
     """
+    places = _places(released, folder)
+    return next((_converted(place) for place in places if holds(place, released, tensor)), None)
+
+
+def find_incomplete(released: Released, folder: Path | None) -> Path | None:
+    """Where published weights lie that lack files which their index lists; None where there are no such."""
+    return next((place for place in _places(released, folder) if place.is_dir() and lost_shards(place)), None)
+
+
+def _places(released: Released, folder: Path | None) -> list[Path]:
+    """Where published weights may lie: the user's folder, the hub's cache, our own folder."""
     places = [] if folder is None else places_in(folder, released)
     for repo, path in _repositories(released):
         places += [snapshot / path for snapshot in snapshots(repo)]
-    places += [weights_folder() / (repo or released.name) / path for repo, path in _repositories(released)]
-    return next((_converted(place) for place in places if holds(place, released, tensor)), None)
+    return places + [weights_folder() / (repo or released.name) / path for repo, path in _repositories(released)]
 
 
 def places_in(folder: Path, released: Released) -> list[Path]:
