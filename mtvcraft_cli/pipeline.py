@@ -141,7 +141,7 @@ def animate(
             prepared.windows,
             settings,
             job.seed,
-            kept=report.keep(tokens.tokens, picture, settings.joint_mean_mm),
+            kept=report.keep(tokens, picture, settings.joint_mean_mm),
             watch=watch,
             working=partial(working, device=settings.device, offload=offload_of(prepared)),
         )
@@ -557,7 +557,7 @@ class AnimationReport:
         """Since the work began."""
         return time.monotonic() - self.started
 
-    def keep(self, tokens: TokensFile, picture: Picture, places_mm: Float32[np.ndarray, "24 3"]) -> "KeptWindows":
+    def keep(self, tokens: MotionInTokens, picture: Picture, places_mm: Float32[np.ndarray, "24 3"]) -> "KeptWindows":
         """Where the windows of this job are kept, under everything that their latents depend on."""
         prepared, preset = self.prepared, self.prepared.job.preset
         own = (
@@ -581,7 +581,7 @@ class AnimationReport:
             "device": torch.device(prepared.device).type,
             "versions": {name: version for name, version in versions().items() if name in ("torch", "diffusers")},
         }
-        return KeptWindows(report=self, parts=parts, tokens=tokens)
+        return KeptWindows(report=self, parts=parts, tokens=tokens.tokens)
 
     def told(self) -> dict[str, Any]:
         """The result as plain data."""
