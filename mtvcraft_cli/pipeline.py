@@ -158,7 +158,7 @@ def animate(
             prepared.windows,
             settings,
             job.seed,
-            kept=report.keep(tokens.tokens, hashlib.sha256(picture.tobytes()).hexdigest(), settings.joint_mean_mm),
+            kept=report.keep(tokens, picture, settings.joint_mean_mm),
             watch=watch,
             working=report.timed(partial(working, device=settings.device, offload=offload_of(prepared))),
         )
@@ -713,14 +713,8 @@ class AnimationReport:
         """Since the work began."""
         return time.monotonic() - self.started
 
-    def keep(self, tokens: TokensFile, picture: str, places_mm: Float32[np.ndarray, "24 3"]) -> "KeptWindows":
-        """Where the windows of this job are kept, under everything that their latents depend on.
-
-        Args:
-            tokens: (W, F, 24) codes, or (W, F, 24, D).
-            picture: SHA-256 of the picture's pixels.
-            places_mm: where motion tokens lie.
-        """
+    def keep(self, tokens: MotionInTokens, picture: Picture, places_mm: Float32[np.ndarray, "24 3"]) -> "KeptWindows":
+        """Where the windows of this job are kept, under everything that their latents depend on."""
         prepared, preset = self.prepared, self.prepared.job.preset
         own = (
             "transformer/",
@@ -733,7 +727,7 @@ class AnimationReport:
         inputs = {name: sha256 for name, sha256 in prepared.hashes.items() if name.startswith(own)}
         parts = {
             "inputs": inputs,
-            "picture": picture,
+            "picture": hashlib.sha256(picture.tobytes()).hexdigest(),
             "places": hashlib.sha256(places_mm.tobytes()).hexdigest(),
             "preset": preset.fingerprint,
             "seed": prepared.job.seed,
@@ -743,7 +737,7 @@ class AnimationReport:
             "device": torch.device(prepared.device).type,
             "versions": {name: version for name, version in versions().items() if name in ("torch", "diffusers")},
         }
-        return KeptWindows(report=self, parts=parts, tokens=tokens)
+        return KeptWindows(report=self, parts=parts, tokens=tokens.tokens)
 
     def _crop_px(self) -> list[int] | None:
         """What of the reference is seen, so that a ground truth of its size can be cut alike; None for all of it."""

@@ -230,7 +230,7 @@ class _Bench:
             if not note.is_file():
                 self._train(kind, recipe, folder, name, parts)
                 lines = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
-                last = next((line for line in reversed(lines) if line["kind"] == "report"), {})
+                last: dict[str, Any] = next((line for line in reversed(lines) if line["kind"] == "report"), {})
                 write_text_whole(note, json.dumps(last, indent=1) + "\n")
                 shutil.rmtree(folder / "checkpoints")
         return folder

@@ -116,12 +116,12 @@ def test_a_finished_run_is_not_done_again_and_another_seed_is(done: Path, recipe
 
 def test_a_run_that_another_process_is_at_is_left_to_it(done: Path, recipe: Path) -> None:
     with FileLock(done / "runs/default-0/.lock"):
-        scores = list(ablate(done, variants=SOME, recipe=str(recipe), changes=SMALL, limit_s=1))
+        scores = list(ablate(done, variants=SOME, recipe=str(recipe), changes=SMALL, limit_s=1.0))
     assert [score["variant"] for score in scores] == list(SOME[1:])
 
 
 def test_when_the_time_is_up_what_is_done_is_kept_and_the_same_call_goes_on(recipe: Path, tmp_path: Path) -> None:
-    assert list(ablate(tmp_path, variants=["1d"], recipe=str(recipe), changes=SMALL, limit_s=0)) == []
+    assert list(ablate(tmp_path, variants=["1d"], recipe=str(recipe), changes=SMALL, limit_s=0.0)) == []
     assert not (tmp_path / "table.md").exists()
     assert len(list(ablate(tmp_path, variants=["1d"], recipe=str(recipe), changes=SMALL))) == 1
 
