@@ -13,7 +13,7 @@ from mtvcraft_cli import __version__
 from tests.cli.run import assert_refused, heeding_ctrl_c, mtvcraft
 from tests.cli.toy import toy_preset
 
-COMMANDS = ["animate", "pose", "tokenize", "download", "presets", "replay", "cache"]
+COMMANDS = ["animate", "pose", "tokenize", "eval", "download", "presets", "replay", "cache"]
 
 
 @pytest.mark.parametrize(
