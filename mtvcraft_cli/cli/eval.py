@@ -1,6 +1,7 @@
 """`mtvcraft eval`: numbers for videos, and for models."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,6 +16,8 @@ from mtvcraft_cli.errors import Exit, MtvcraftError
 if TYPE_CHECKING:
     from mtvcraft_cli.eval.bench import Bench
     from mtvcraft_cli.jobs.evaluation import EvalJob, System
+
+_of_mini = partial(typer.Option, rich_help_panel="Bench mini")
 
 
 def eval_(
@@ -68,12 +71,12 @@ def eval_(
     csv: Annotated[Path | None, typer.Option(help="Also write a row per clip.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page with plots and clips side by side.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Clips scored at once.")] = 1,
-    clips: Annotated[int, typer.Option(min=2, help="Clips of each split of bench mini.")] = 10,
+    clips: Annotated[int, _of_mini(min=2, help="Clips of each split.")] = 10,
     frames: Annotated[
-        int | None, typer.Option(min=2, help="Frames of its clips; by default those of one window and of two, in turn.")
+        int | None, _of_mini(min=2, help="Frames of its clips; by default those of one window and of two, in turn.")
     ] = None,
     motion: Annotated[
-        Path | None, typer.Option(help="Recorded motion for it, an `.npz`; without it only dances of our own.")
+        Path | None, _of_mini(help="Recorded motion for it, an `.npz`; without it only dances of our own.")
     ] = None,
     device: Device = "auto",
     weights: Weights = None,

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mtvcraft_cli.cli.settings import bench_folder
+from mtvcraft_cli.errors import MtvcraftError
 from tests.cli.run import assert_refused, mtvcraft
 from tests.cli.toy import toy_preset
 from tests.clips import H264, ffmpeg
@@ -92,6 +94,24 @@ def test_a_bench_shows_what_was_published_beside_what_was_measured(folders, tmp_
     disco = mtvcraft(*words, "--protocol", "disco", cwd=tmp_path, check=0)
     assert "DisCo" in disco.stdout
     assert "MTVCraft" not in disco.stdout
+
+
+def test_where_a_benchs_clips_lie_is_a_setting(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert bench_folder("tiktok-335") is None
+    (tmp_path / "config" / "mtvcraft").mkdir(parents=True)
+    (tmp_path / "config" / "mtvcraft" / "config.toml").write_text(
+        '[bench]\ntiktok-335 = "/data/a"\nfashion = "/data/f"\n'
+    )
+    assert bench_folder("tiktok-335") == Path("/data/a")
+    (tmp_path / "mtvcraft.toml").write_text('[bench]\ntiktok_335 = "clips"\ntiktok = 3\n')
+    assert bench_folder("tiktok-335") == tmp_path / "clips"
+    assert bench_folder("fashion") == Path("/data/f")
+    with pytest.raises(MtvcraftError, match=r"bench\.tiktok"):
+        bench_folder("tiktok")
+    monkeypatch.setenv("MTVCRAFT_BENCH_TIKTOK_335", "/data/b")
+    assert bench_folder("tiktok-335") == Path("/data/b")
 
 
 def test_a_bench_without_its_clips_tells_what_is_known_and_how_to_get_them(tmp_path):
