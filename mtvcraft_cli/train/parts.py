@@ -7,7 +7,8 @@ from typing import Any
 from mtvcraft_cli.cache import Cache, default_folder
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.train.shards import fingerprint
-from mtvcraft_cli.weights.locate import Located, find_released, manifest
+from mtvcraft_cli.weights.locate import Located, find_released
+from mtvcraft_cli.weights.manifest import manifest
 
 
 def locate_parts(preset: Mapping[str, Any], given: Mapping[str, Path]) -> dict[str, Located]:
