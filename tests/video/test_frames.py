@@ -28,11 +28,6 @@ def test_the_folder_appears_when_the_last_frame_is_written_and_holds_them_bit_by
 def test_a_run_that_fails_leaves_the_older_frames_and_no_draft(tmp_path):
     with FrameWriter(tmp_path / "out") as writer:
         writer.write(source_frames(2))
-<<<<<<< HEAD
-    with pytest.raises(KeyboardInterrupt), FrameWriter(tmp_path / "out") as writer:  # noqa: PT012 - interrupted inside
-        writer.write(source_frames(4))
-        raise KeyboardInterrupt
-=======
 
     def fail() -> None:
         with FrameWriter(tmp_path / "out") as writer:
@@ -41,7 +36,6 @@ def test_a_run_that_fails_leaves_the_older_frames_and_no_draft(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         fail()
->>>>>>> w/eval
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
