@@ -143,9 +143,8 @@ class Workshop:
         except Exception as error:
             if not isinstance(error, MtvcraftError):  # nobody knows what state the models are in
                 self._loaded = None
+                gc.collect()
             return _failed(task, error, time.monotonic() - started)
-        finally:
-            gc.collect()  # frames hang on iterators that know each other: what a job took is free before the next
         return Ended(
             row=task.row,
             output=str(task.job.output),
