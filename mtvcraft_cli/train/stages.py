@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.preset import Statistics, load_preset, read_statistics
@@ -20,8 +20,6 @@ from mtvcraft_cli.train.settings import DitTraining, Recipe, TokenizerTraining, 
 from mtvcraft_cli.weights.locate import ENDINGS, WORDS
 
 Kind = Literal["tokenizer", "vae", "dit"]
-WEIGHTS: Final = "diffusion_pytorch_model.safetensors"
-"""What a network is called in a folder as it is published."""
 
 
 def train_stage(
@@ -200,9 +198,8 @@ def weights_of(part: str, path: Path) -> Path:
     Raises:
         MtvcraftError: exit 6; there is none.
     """
-    inside = (path / f"{part}.safetensors", path / WEIGHTS)
-    file = next((file for file in inside if file.is_file()), path)
-    if path.is_dir() and file == path and _published(path):
+    file = path / f"{part}.safetensors" if path.is_dir() else path
+    if path.is_dir() and not file.is_file() and _published(path):
         return path
     if not file.is_file():
         raise MtvcraftError(

@@ -105,7 +105,7 @@ def test_a_missing_folder_and_an_existing_file(there: Path) -> None:
 
 @pytest.mark.parametrize("words", [(), ("--offline",)])
 def test_missing_weights(there: Path, words: tuple[str, ...]) -> None:
-    for preset, named in (("7b", "yanboding/MTVCrafter"), ("6b", "not published")):
+    for preset, named in (("7b", "mtvcraft download 7b"), ("6b", "not published")):
         result = mtvcraft("animate", "ref.png", "drive.npy", "--preset", preset, "-q", *words, cwd=there)
         assert_refused(result, 6, named)
     result = mtvcraft("animate", "ref.png", "drive.npy", "--preset", "6b", "-q", cwd=there)
@@ -166,7 +166,7 @@ def test_weights_larger_than_the_memory(there: Path) -> None:
     )
     words = ["animate", "ref.png", "drive.npy", "--preset", "7b", "--weights", "weights", "--device", "cpu", "-q"]
     result = subprocess.run([sys.executable, "-c", code, *words], cwd=there, capture_output=True, text=True, timeout=60)
-    assert_refused(result, 5, "memory", "mini")
+    assert_refused(result, 5, "RAM", "mini")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from mtvcraft_cli.shapes import JointsMm
 from mtvcraft_cli.train.dataset.cut import Losses
 from mtvcraft_cli.train.dataset.journal import Journal
 from mtvcraft_cli.train.dataset.videos import Prepared
+from mtvcraft_cli.train.motion import Clip
 from mtvcraft_cli.train.world.place import about as turned_about
 
 SOLE_MM: Final = 20.0
@@ -77,7 +78,7 @@ def prepare_motions(
         if int(left.stem.partition("-")[2]) >= number:
             left.unlink()  # written, but cut off before it was noted
     unreadable: dict[str, str] = {}
-    clips: list[JointsMm] = []
+    clips: list[Clip] = []
     waiting: list[dict[str, Any]] = []
     seen = journal.done
     for name, path in watch(inputs, "motion", len(inputs)):
@@ -138,7 +139,7 @@ def _is_set(path: Path) -> bool:
 def _close(
     folder: Path,
     number: int,
-    clips: Sequence[JointsMm],
+    clips: Sequence[Clip],
     waiting: Sequence[dict[str, Any]],
     settings: MotionSettings,
     journal: Journal,
