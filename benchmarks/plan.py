@@ -3,7 +3,7 @@
     python benchmarks/plan.py [--threads 1] [--only NAME]
 
 Each row is measured in a fresh process. A stage's memory is what it adds at its peak to a process that has its models
-loaded and has run the same kinds of layers once at tiny size. glibc is told to give tensors from 1 MiB on back at once,
+loaded and has run such a stage of a small model before. glibc is told to give tensors from 1 MiB on back at once,
 as it does by itself with those from 32 MiB on, which all large ones of full-size models are: between smaller ones gaps
 stay, so that these small stages take up to 1.6 times as much without that. A whole run's memory is the process's own
 peak, libraries, gaps and all; its time is that of a second run, predicted from the rates that the first one left in its
@@ -145,7 +145,7 @@ def measure(kind: str, size_px: tuple[int, int], frames: int, full: bool, thread
 
     torch.set_num_threads(threads)
     with torch.no_grad():
-        stage(kind, (32, 32), frames, False)()  # loads the code of each kind of layer
+        stage(kind, size_px, frames, False)()  # loads the code of each kind of layer
         run = stage(kind, size_px, frames, full)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         before, started = status("VmRSS"), time.perf_counter()

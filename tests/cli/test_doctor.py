@@ -40,14 +40,15 @@ def test_a_short_look_at_this_machine_finds_nothing_wrong(tmp_path: Path) -> Non
     assert "OK       python: 3." in text
 
 
-def test_the_run_at_toy_size_goes_the_whole_way_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    finding = one(trial.run("cpu"))
-    assert finding.state == "ok"
-    assert "animated 9 frames of 32x32" in finding.says
-    assert list(tmp_path.iterdir()) == []
+def test_the_run_at_toy_size_goes_the_whole_way_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    result = mtvcraft("doctor", "--device", "cpu", "--json", cwd=tmp_path, check=0, TMPDIR=str(tmp_path / "tmp"))
+    findings = {each["name"]: each for each in json.loads(result.stdout)["findings"]}
+    assert findings["run"]["state"] == "ok"
+    assert "animated 9 frames of 32x32" in findings["run"]["says"]
+    assert "pose" in findings
+    assert not list((tmp_path / "tmp").glob("mtvcraft*"))
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["tmp"]
 
 
 def test_a_drawn_person_is_found_where_it_was_drawn(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """How much RAM may still be taken, by the limits that the system and the container set."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,12 @@ def test_what_this_process_holds_grows_with_it() -> None:
     assert after is not None
     assert after - before > 50 * 2**20
     del block
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells what a process has held")
+def test_the_peak_is_this_process_s_own_and_not_that_of_the_one_that_started_it() -> None:
+    inner = "from mtvcraft_cli.device.memory import peak_memory; print(peak_memory()['ram'])"
+    run = f"subprocess.run([sys.executable, '-c', {inner!r}], check=True)"
+    outer = f"import subprocess, sys; block = b'x' * {400 * 2**20}; {run}"
+    done = subprocess.run([sys.executable, "-c", outer], check=True, capture_output=True, text=True)
+    assert 2**20 < int(done.stdout) < 200 * 2**20
