@@ -193,7 +193,7 @@ class Crew:
     """Hires workers, gives them jobs, and replaces those that die."""
 
     def __init__(self, ray: Any, tasks: Sequence[Task], cache: Cache, cpus: int) -> None:
-        from mtvcraft_cli.pipeline import models_wanted
+        from mtvcraft_cli.runs.models import models_wanted
 
         self.ray = ray
         self.queue = deque(in_order(tasks))

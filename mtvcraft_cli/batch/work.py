@@ -21,7 +21,7 @@ from mtvcraft_cli.jobs.weights import Supply
 from mtvcraft_cli.progress import Watch
 
 if TYPE_CHECKING:
-    from mtvcraft_cli.pipeline import Loaded
+    from mtvcraft_cli.runs.models import Loaded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ def check_weights(
 
 def in_order(tasks: Iterable[Task]) -> list[Task]:
     """Jobs with the same models one after the other, so that each model is loaded once; else as they were."""
-    from mtvcraft_cli.pipeline import models_wanted
+    from mtvcraft_cli.runs.models import models_wanted
 
     groups: dict[str, list[Task]] = {}
     for task in tasks:
@@ -98,7 +98,7 @@ def in_order(tasks: Iterable[Task]) -> list[Task]:
 
 def prompts_by_models(tasks: Iterable[Task]) -> dict[str, tuple[str, ...]]:
     """The texts that the jobs on each set of models need."""
-    from mtvcraft_cli.pipeline import models_wanted
+    from mtvcraft_cli.runs.models import models_wanted
 
     prompts: dict[str, Counter[str]] = {}
     for task in tasks:
@@ -130,7 +130,8 @@ class Workshop:
 
     def work(self, task: Task, watch: Watch) -> Ended:
         """Do a job, or find out why it can't be done."""
-        from mtvcraft_cli.pipeline import Loaded, models_wanted, run_animation
+        from mtvcraft_cli.pipeline import run_animation
+        from mtvcraft_cli.runs.models import Loaded, models_wanted
 
         started = time.monotonic()
         try:

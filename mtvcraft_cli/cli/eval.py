@@ -266,7 +266,8 @@ def _make(
         answer(prepared.plan_text(), prepared.told())
         return [], {}
     say(prepared.plan_text())
-    from mtvcraft_cli.pipeline import Loaded, run_animation
+    from mtvcraft_cli.pipeline import run_animation
+    from mtvcraft_cli.runs.models import Loaded
 
     failed, loaded = dict(prepared.broken), Loaded()
     for clip, animation in prepared.animations():

@@ -12,17 +12,11 @@ from mtvcraft_cli.eval.mini import MiniReport, run_mini_bench
 from mtvcraft_cli.jobs.mini import KeptClips, PreparedMini
 from mtvcraft_cli.jobs.timing import plan_timing
 from mtvcraft_cli.latents.walk import Models, Settings, walk
-from mtvcraft_cli.pipeline import (
-    load_tokenizer,
-    retimed,
-    seen_joints,
-    settings_of,
-    small_models,
-    sure_motion,
-    to_tokens,
-)
+from mtvcraft_cli.pipeline import retimed
 from mtvcraft_cli.preset import Preset
 from mtvcraft_cli.progress import Watch, silent
+from mtvcraft_cli.runs.models import load_tokenizer, settings_of, small_models
+from mtvcraft_cli.runs.motion import seen_joints, sure_motion, to_tokens
 from mtvcraft_cli.shapes import Frames, JointsMm, Picture
 from mtvcraft_cli.tokens.tokenise import motion_tokens
 from mtvcraft_cli.tokens.tokenizer import MotionTokenizer

@@ -4,9 +4,9 @@ import torch
 
 from mtvcraft_cli.eval.mini import MiniReport, run_mini_bench
 from mtvcraft_cli.eval.model import PresetModel
-from mtvcraft_cli.pipeline import load_tokenizer, settings_of, small_models
 from mtvcraft_cli.preset import Preset
 from mtvcraft_cli.progress import Watch, silent
+from mtvcraft_cli.runs.models import load_tokenizer, settings_of, small_models
 from mtvcraft_cli.train.world.motions import Motions
 from mtvcraft_cli.weights.locate import locate, require
 

@@ -9,9 +9,10 @@ import pytest
 from mtvcraft_cli.cache import Cache
 from mtvcraft_cli.jobs.animation import AnimateJob, prepare_animation
 from mtvcraft_cli.jobs.files import TokenizeJob, prepare_tokenizing
-from mtvcraft_cli.pipeline import AnimationReport, run_animation, run_tokenizing
+from mtvcraft_cli.pipeline import run_animation, run_tokenizing
 from mtvcraft_cli.preset import Preset, ablation_names, load_preset
 from mtvcraft_cli.progress import silent
+from mtvcraft_cli.runs.report import AnimationReport
 from mtvcraft_cli.video.read import open_clip
 from tests.cli.inputs import picture, swaying_joints
 

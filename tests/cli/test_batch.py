@@ -69,11 +69,11 @@ def results(name: str = "jobs.results.jsonl") -> list[dict[str, Any]]:
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[str]:
-    """Notes each call of a function of the pipeline, which runs as ever."""
-    from mtvcraft_cli import pipeline
+    """Notes each call of a function that loads models, which runs as ever."""
+    from mtvcraft_cli.runs import models
 
-    calls, real = list[str](), getattr(pipeline, name)
-    monkeypatch.setattr(pipeline, name, lambda *given, **more: (calls.append(name), real(*given, **more))[1])
+    calls, real = list[str](), getattr(models, name)
+    monkeypatch.setattr(models, name, lambda *given, **more: (calls.append(name), real(*given, **more))[1])
     return calls
 
 

@@ -115,7 +115,7 @@ def in_our_world(path: Path, settings: MotionSettings) -> JointsMm:
     """
     if _is_set(path):
         raise MtvcraftError(f"`{path}` is a motion set already", hint="give it to `mtvcraft train tokenizer --data`")
-    from mtvcraft_cli.pipeline import sure_motion  # brings in torch, so only when there is work
+    from mtvcraft_cli.runs.motion import sure_motion  # brings in torch, so only when there is work
 
     world = read_world(path, settings.own)
     motion = sure_motion(world.joints_mm, world.rate, (1, 1))

@@ -149,7 +149,7 @@ def work(
     watch: Watch,
 ) -> dict[str, Any]:
     """Put the clips of one video into the shards; what is to be noted of them."""
-    from mtvcraft_cli.pipeline import find_people  # brings in torch, so only when there is work
+    from mtvcraft_cli.runs.motion import find_people  # brings in torch, so only when there is work
 
     drive = look_at_drive(path, settings.drive, cache)
     scene = find_people(drive, estimator, settings.drive, cache, watch)
