@@ -70,10 +70,11 @@ def results(name: str = "jobs.results.jsonl") -> list[dict[str, Any]]:
 
 def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[str]:
     """Notes each call of a function that loads models, which runs as ever."""
-    from mtvcraft_cli.runs import models
+    from mtvcraft_cli.runs import models, text
 
-    calls, real = list[str](), getattr(models, name)
-    monkeypatch.setattr(models, name, lambda *given, **more: (calls.append(name), real(*given, **more))[1])
+    room = models if hasattr(models, name) else text
+    calls, real = list[str](), getattr(room, name)
+    monkeypatch.setattr(room, name, lambda *given, **more: (calls.append(name), real(*given, **more))[1])
     return calls
 
 
