@@ -116,19 +116,21 @@ class OnClips:
         return {name: float(np.mean(values)) for name, values in kinds.items() if values}
 
 
-def in_relation(error: Tensor, figure: Tensor, strength: float) -> dict[str, Tensor]:
+def in_relation(error: Tensor, figure: Tensor, strength: float, looked_at: Tensor | None = None) -> dict[str, Tensor]:
     """Squared errors (b, f, h, w) of latent pixels to the loss, which looks harder where the figure is.
 
     Args:
         error: mean over the channels.
         figure: (b, f, h, w), where the figure is or was.
         strength: by how much more it counts there.
+        looked_at: (b, f, h, w), 1 at those that count at all; None is all.
     """
     # Weights are set in relation clip by clip, so that it doesn't matter which clips share a process.
-    weight = 1 + strength * figure.float()
+    counted = torch.ones_like(error) if looked_at is None else looked_at
+    weight, figure = (1 + strength * figure.float()) * counted, figure * counted
     loss = (error * weight / weight.mean((1, 2, 3), keepdim=True)).mean()
     there = (error * figure).sum((1, 2, 3)) / figure.sum((1, 2, 3)).clamp(min=1)
-    return {"loss": loss, "error": error.mean(), "figure": there.mean()}
+    return {"loss": loss, "error": (error * counted).sum() / counted.sum(), "figure": there.mean()}
 
 
 def stacked(made: dict[str, list[Any]]) -> dict[str, Tensor]:

@@ -27,13 +27,15 @@ from mtvcraft_cli.latents.vae import build_vae, decode, encode_reference, to_fra
 from mtvcraft_cli.preset import Statistics
 from mtvcraft_cli.shapes import Frames
 from mtvcraft_cli.tokens.tokenizer import tokenizer_from_tensors
-from mtvcraft_cli.train.clips import OnClips
-from mtvcraft_cli.train.examples import Example, Examples
+from mtvcraft_cli.train.clips import OnClips, in_relation, stacked
+from mtvcraft_cli.train.examples import Example, Examples, WorldExamples
 from mtvcraft_cli.train.outcome import Outcome
 from mtvcraft_cli.train.parts import locate, needed
+from mtvcraft_cli.train.pointing import Pointing
 from mtvcraft_cli.train.run import samples_rng
 from mtvcraft_cli.train.settings import DitTraining
 from mtvcraft_cli.train.shards import CLIPS, Latents, Shards, Tokens, fingerprint
+from mtvcraft_cli.train.sparse import Sparse
 from mtvcraft_cli.train.start import start_from_reference
 from mtvcraft_cli.train.trained import choose_trained, frozen_dtype
 from mtvcraft_cli.weights.read import read_tensors
@@ -56,9 +58,15 @@ class DitObjective(nn.Module):
         alphas: Tensor,
         joint_mean_mm: Float32[np.ndarray, "24 3"],
         figure: float,
+        pointing: float = 0.0,
+        kept_patches: int = 0,
     ) -> None:
         super().__init__()
         self.transformer = transformer
+        self.sparse = Sparse(transformer) if kept_patches else None
+        self.kept_patches = kept_patches
+        self.pointing = Pointing(transformer) if pointing else None
+        self.pointing_weight = pointing
         self.register_buffer("alphas", alphas.float(), persistent=False)
         self.joint_mean_mm, self.figure = joint_mean_mm, figure
 
@@ -73,26 +81,36 @@ class DitObjective(nn.Module):
         dropped: Tensor,
         places: Tensor,
         first_mm: Tensor | None = None,
+        joints: Tensor | None = None,
+        masks: Tensor | None = None,
+        chance: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """(b, f, c, h, w), (b, c, h, w), (b, n, d), (b, f, h, w), (b, f, c, h, w), (b), (b) and (f') to scalars.
 
         `places` are those of a window's f latent frames that are looked at. Where positions are dynamic the drivers'
-        first poses `first_mm` (b, 24, 3) give them.
+        first poses `first_mm` (b, 24, 3) give them. `joints` and `masks` are for `Pointing`; with `chance`
+        (b, f, patches) only some patches are seen.
         """
         visual, motion = (at(table, places, latents.shape[1]) for table in self.tables(latents, first_mm))
-        kept = self.alphas[time][:, None, None, None, None]  # type: ignore[index]
-        noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
-        velocity = kept.sqrt() * noise - (1 - kept).sqrt() * latents
+        clear = self.alphas[time][:, None, None, None, None]  # type: ignore[index]
+        noisy = clear.sqrt() * latents + (1 - clear).sqrt() * noise
+        velocity = clear.sqrt() * noise - (1 - clear).sqrt() * latents
         none = self.transformer.unconditional_tokens(latents.shape[1])[None].to(tokens.dtype)
         tokens = torch.where(dropped[:, None, None], none, tokens).unflatten(1, (-1, JOINTS))[:, places].flatten(1, 2)
         noisy, velocity, figure = (each[:, places] for each in (noisy, velocity, figure))
         seen = torch.cat([noisy, reference[:, None].expand_as(noisy)], dim=2)
+        kept = None
+        if self.sparse is not None and chance is not None:
+            kept = self.sparse.kept = self.sparse.choose(figure, self.kept_patches, chance[:, places])
         error = (self.transformer(seen, time, tokens, visual, motion).float() - velocity).square().mean(dim=2)
-        # Weights are set in relation clip by clip, so that it doesn't matter which clips share a process.
-        weight = 1 + self.figure * figure.float()
-        loss = (error * weight / weight.mean((1, 2, 3), keepdim=True)).mean()
-        there = (error * figure).sum((1, 2, 3)) / figure.sum((1, 2, 3)).clamp(min=1)
-        return {"loss": loss, "error": error.mean(), "figure": there.mean()}
+        looked_at = None if self.sparse is None else self.sparse.seen(figure)
+        values = in_relation(error, figure, self.figure, looked_at)
+        if self.sparse is not None:
+            self.sparse.kept = None
+        if self.pointing is not None and joints is not None and masks is not None:
+            values |= self.pointing(joints[:, places], masks[:, places], ~dropped, kept)
+            values["loss"] = values["loss"] + self.pointing_weight * values["pointing"]
+        return values
 
     def tables(self, latents: Tensor, first_mm: Tensor | None = None) -> tuple[Rotary, Rotary]:
         """Rotary positions of the patches of latents (b, f, c, h, w), and of their motion tokens.
@@ -154,6 +172,12 @@ class DitStage(OnClips):
                 hint="leave `kept_frames` out",
                 exit=Exit.USAGE,
             )
+        if settings.pointing and not isinstance(examples, WorldExamples):
+            raise MtvcraftError(
+                "`dit.pointing` asks where a character is, which is known of our own world alone",
+                hint="set `dit.pointing: 0`",
+                exit=Exit.USAGE,
+            )
         self.settings, self.stats, self.held = settings, stats, held
         tensors = {part: read_tensors(path, within="module") for part, path in parts.items()}
         self.tokenizer = tokenizer_from_tensors(preset["tokenizer"], tensors["tokenizer"])
@@ -200,34 +224,36 @@ class DitStage(OnClips):
         if settings.loop.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         alphas = self.scheduler.alphas_cumprod
-        self.objective = DitObjective(transformer, alphas, stats.mean_mm, settings.figure)
+        self.objective = DitObjective(
+            transformer, alphas, stats.mean_mm, settings.figure, settings.pointing, settings.kept_patches
+        )
 
     def batch(self, step: int, samples: Sequence[int]) -> dict[str, Tensor]:
         """Clips of one size, each with its own noise and time."""
-        loop, power = self.settings.loop, self.settings.time_power
-        bucket = int(samples_rng(loop.seed, step).integers(self.buckets))
-        there = self.there(step) // (CLIPS * self.buckets)
-        made: dict[str, list[Any]] = {
-            name: [] for name in ("latents", "reference", "figure", "tokens", "noise", "time", "first_mm")
-        }
-        dropped = []
-        for sample in samples:
-            rng = samples_rng(loop.seed, step, sample)
-            shard = bucket + self.buckets * int(rng.integers(there))
-            number = CLIPS * shard + int(rng.integers(CLIPS))
+        settings = self.settings
+        names = ["latents", "reference", "figure", "first_mm", "tokens", "noise", "time", "dropped"]
+        known = ["joints", "masks"] if settings.pointing else []
+        sparse = settings.kept_patches and (settings.whole_from is None or step < settings.whole_from)
+        drawn = ["chance"] if sparse else []
+        made: dict[str, list[Tensor]] = {name: [] for name in names + known + drawn}
+        for number, rng in self.drawn(step, samples):
             clip = self.latents.clip(number)
-            for name in ("latents", "reference"):
+            for name in ("latents", "reference", *known):
                 made[name].append(clip[name].float())
             made["figure"].append(clip["figure"])
             made["first_mm"].append(clip["joints_mm"][0])
             made["tokens"].append(self.tokens.clip(number)["tokens"])
             made["noise"].append(torch.from_numpy(rng.standard_normal(clip["latents"].shape, dtype=np.float32)))
-            made["time"].append(torch.tensor(min(999, int(1000 * rng.random() ** power))))
-            dropped.append(bool(rng.random() < self.settings.drop_motion))
-        batch = {name: torch.stack(values) for name, values in made.items()}
+            made["time"].append(torch.tensor(min(999, int(1000 * rng.random() ** settings.time_power))))
+            made["dropped"].append(torch.tensor(bool(rng.random() < settings.drop_motion)))
+            if sparse:
+                frames, _, height, width = clip["latents"].shape
+                patches = height * width // self.objective.transformer.config.patch_size**2
+                made["chance"].append(torch.from_numpy(rng.random((frames, patches), dtype=np.float32)))
+        batch = stacked(made)
         batch["tokens"] = self.looked_up(batch["tokens"])
         batch["first_mm"] = self.tokeniser.on_body(batch["first_mm"])
-        return batch | {"dropped": torch.tensor(dropped), "places": self._places(step)}
+        return batch | {"places": self._places(step)}
 
     def animate(self, clip: Example, tokens: Tensor) -> Frames:
         """Run the sampler on one window, as the preset says."""
@@ -264,7 +290,9 @@ class DitStage(OnClips):
     def export(self, folder: Path, whole: Mapping[str, Tensor] | None = None) -> None:
         """Write the transformer, copies of what it was trained with, and a preset that runs them."""
         prefix = "transformer."
-        weights = {} if whole is None else {name.removeprefix(prefix): tensor for name, tensor in whole.items()}
+        weights = {
+            name.removeprefix(prefix): tensor for name, tensor in (whole or {}).items() if name.startswith(prefix)
+        }
         self.outcome.write(folder, transformer=weights or self.objective.transformer)
 
     def _places(self, step: int) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from mtvcraft_cli.joints.skeleton import project
 from mtvcraft_cli.shapes import Frames, Picture
 from mtvcraft_cli.train.world.motions import Motions, load_motions
 from mtvcraft_cli.train.world.scenes import Split, scene
@@ -26,6 +27,17 @@ class Example:
     """Where the character is, or was in the reference."""
     joints_mm: Float32[np.ndarray, "_ 24 3"]
     """(1 + T, 24, 3) of the driver, camera space: the first frame of its clip, then the window."""
+    truth: "Truth | None" = None
+    """Where the character really is, where that is known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """Where a character is in the frames of a window."""
+
+    masks: Bool[np.ndarray, "T H W"]
+    joints: Float32[np.ndarray, "T 24 2"]
+    """Shares of width and height."""
 
 
 @runtime_checkable
@@ -74,4 +86,8 @@ class WorldExamples:
             reference=made.reference,
             figure=made.masks[late:] | made.reference_mask,
             joints_mm=np.concatenate([made.joints_mm[:1], made.joints_mm[late:]]),
+            truth=Truth(
+                masks=made.masks[late:],
+                joints=(project(made.own_joints_mm[late:], size_px) / size_px).astype(np.float32),
+            ),
         )

@@ -205,6 +205,9 @@ class DitTraining:
     """What the base model was trained with where it was told nothing."""
     figure: float = 0.0
     """By how much more a latent pixel counts where the figure is or was."""
+    pointing: float = 0.0
+    """Weight of a second task, to say where the figure and its joints are; its head is thrown away. For CogVideoX, and
+    for clips of our own world, which alone know it."""
     time_power: float = 1.0
     """Times are drawn as 1000 u ** time_power, u uniform: 1 is even, less is more often noisy."""
     kept_frames: tuple[int, ...] = ()
@@ -212,6 +215,10 @@ class DitTraining:
 
     Neighbours show nearly the same, so some of them teach as much as all, and more clips are seen in the same time.
     """
+    kept_patches: int = 0
+    """Patches of each latent frame that a step sees, those with the figure before others; 0 is all. For CogVideoX."""
+    whole_from: int | None = None
+    """The step from which on all patches are seen, as they are in use; null is never."""
     buckets: tuple[tuple[int, int], ...] = ()
     """Widths and heights trained on; none is the preset's own size, or all that its `size_px: auto` chooses from."""
     report_clips: int = 6

@@ -31,6 +31,7 @@ from mtvcraft_cli.progress import Watch, silent
 from mtvcraft_cli.tokens.normalise import normalise, seen
 from mtvcraft_cli.tokens.tokenizer import MotionTokenizer
 from mtvcraft_cli.train.examples import Examples, Size
+from mtvcraft_cli.train.pointing import ends, silhouette
 
 CLIPS: Final = 64
 """In a shard."""
@@ -128,7 +129,7 @@ class Latents:
 
         Returns:
             Per clip: `latents` (F, C, h, w) and `reference` (C, h, w) float16, `figure` (F, h, w) bool, `joints_mm`
-            (1 + T, 24, 3).
+            (1 + T, 24, 3); where the truth is known `masks` (F, y, x) and `joints` (F, 2, 24, 2), see `pointing`.
         """
         clips = [
             self.examples(number, self.bucket(shard), self.frames)
@@ -144,6 +145,10 @@ class Latents:
             made["reference"].append(still[0].half())
             made["figure"].append(shrunk(torch.from_numpy(clip.figure), latents.shape[2:]))
             made["joints_mm"].append(torch.from_numpy(clip.joints_mm))
+            if clip.truth is not None:
+                masks = torch.from_numpy(clip.truth.masks)
+                made.setdefault("masks", []).append(silhouette(masks, *latents.shape[2:]).half())
+                made.setdefault("joints", []).append(ends(torch.from_numpy(clip.truth.joints), latents.shape[2]))
         return {name: torch.stack(values) for name, values in made.items()}
 
     def _mean(self, video: Tensor) -> Tensor:

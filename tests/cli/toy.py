@@ -20,11 +20,14 @@ def toy_preset(folder: Path, **changes: Any) -> Path:
     content = yaml.safe_load((BUILT_IN / "mini.yaml").read_text(encoding="utf-8"))
     content |= {
         "size_px": [32, 32],
+        "frames": 49,
+        "overlap": 9,
         "sampler": {"scheduler": "dpm", "steps": 2, "motion_guidance": 3.0},
         "tokenizer": _plain(tiny.TOKENIZER),
         "transformer": _plain(tiny.TRANSFORMER),
         "vae": _plain(tiny.VAE),
         "statistics": str(BUILT_IN / "joint_statistics.json"),
+        "weights": dict.fromkeys(PLACES, "seeded:0"),
         **changes,
     }
     path = folder / "toy" / "preset.yaml"

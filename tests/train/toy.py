@@ -59,6 +59,8 @@ def toy_recipe(folder: Path, **changes: Any) -> Path:
             "start": "reference",
             "drop_motion": 0.5,
             "figure": 2.0,
+            "pointing": 0.1,
+            "kept_patches": 3,
             "world": {"before": 0},
         },
     }
