@@ -117,16 +117,17 @@ def command(function: Callable[..., None], within: str = "") -> None:
         _common(**{parameter.name: given.pop(parameter.name) for parameter in common})
         try:
             function(**grouped(function, given))
-        except KeyboardInterrupt as stop:
+        except (KeyboardInterrupt, typer.Abort) as stop:  # the second is Ctrl-C, or the end of input, at a question
             raise Interrupted from stop  # typer would end the program without a word
 
     (_groups[within] if within else app).command(own_name, epilog=EPILOG)(_signed(run, [*own, *common, CONTEXT]))
 
 
-def reader(function: Callable[..., T], name: str) -> Callable[[list[str], Mapping[str, Any]], T]:
+def reader(function: Callable[..., T], name: str) -> Callable[[list[str], Mapping[str, Any], Collection[str]], T]:
     """Read words as the command `name` does, and give what `function` returns for them; nothing is printed.
 
-    The words are those behind the command's name; the mapping holds what settings files say of it. A wrong word is a
+    The words are those behind the command's name; the mapping holds what settings files say of it; the names are those
+    of switches that are off whatever a file or variable says, for which there is no word. A wrong word is a
     `MtvcraftError`.
     """
     own = typer.Typer(add_completion=False)
@@ -137,9 +138,10 @@ def reader(function: Callable[..., T], name: str) -> Callable[[list[str], Mappin
     own.command(name)(_signed(wraps(function)(read), list(parameters_of(function))))
     parser = typer.main.get_command(own)
 
-    def answered(words: list[str], settings: Mapping[str, Any]) -> T:
+    def answered(words: list[str], settings: Mapping[str, Any], off: Collection[str]) -> T:
         try:
             with parser.make_context(f"mtvcraft {name}", list(words), default_map=dict(settings)) as context:
+                context.params.update(dict.fromkeys(off, False))
                 return parser.invoke(context)
         except TyperException as error:
             told = _usage(error)
