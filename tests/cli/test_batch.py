@@ -305,10 +305,10 @@ def test_rows_come_from_standard_input_and_go_before_flags_and_variables(
     for off in (False, "no"):
         lines[0]["mirror"] = off
         monkeypatch.setenv("MTVCRAFT_MIRROR", "1")
-        assert mirrored(there, capsys, lines) == [False, True]
+        assert mirrored(capsys, lines) == [False, True]
         monkeypatch.delenv("MTVCRAFT_MIRROR")
         Path("mtvcraft.toml").write_text("mirror = true\n")
-        assert mirrored(there, capsys, lines) == [False, True]
+        assert mirrored(capsys, lines) == [False, True]
     del lines[0]["mirror"]
     text = told().stdout
     assert "a.mp4" in text
@@ -317,22 +317,13 @@ def test_rows_come_from_standard_input_and_go_before_flags_and_variables(
     assert not list(there.glob("*.results.jsonl"))
 
 
-def mirrored(there: Path, capsys: pytest.CaptureFixture[str], lines: list[dict[str, Any]]) -> list[bool]:
+def mirrored(capsys: pytest.CaptureFixture[str], lines: list[dict[str, Any]]) -> list[bool]:
     """Whether the motion of each row would be mirrored."""
-    seen = list[bool]()
-    keep = rows.read_rows
-
-    def noted(*given: Any, **more: Any) -> Any:
-        tasks, whys = keep(*given, **more)
-        seen.extend(task.job.motion.mirror for task in tasks)
-        return tasks, whys
-
     Path("lines.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mtvcraft_cli.cli.batch.read_rows", noted)
-        ran = Ran(capsys, "batch", "lines.jsonl", "--preset", "toy", "--dry-run")
+    ran = Ran(capsys, "batch", "lines.jsonl", "--preset", "toy", "--dry-run")
     assert ran.code == 0, ran.stderr
-    return seen
+    tasks, _ = rows.read_rows(rows.rows_of([Path("lines.jsonl")], None)[0], None, force=False, ray=False)
+    return [task.job.motion.mirror for task in tasks]
 
 
 def test_a_dry_run_says_which_jobs_would_fail(there: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -325,6 +325,15 @@ def test_files_that_one_has_are_linked_checked_and_found(tmp_path: Path, here: H
     assert_refused(refused, 6, "lacks 1 of its shards", shard.name)
 
 
+def test_a_flat_folder_of_other_parts_is_not_taken_for_a_checkpoint(tmp_path: Path, here: Here) -> None:
+    own = released_weights(tmp_path / "own", seed=1)
+    (tmp_path / "flat").mkdir()
+    (own / TOKENIZER).rename(tmp_path / "flat" / Path(TOKENIZER).name)
+    assert_refused(here("download", "7b", "--from", "flat", "--offline", "-q"), 6, "7b", "can't be fetched")
+    parts = locate(load_preset("7b"), None)
+    assert [part.part for part in parts.values() if not part.missing] == ["tokenizer"]
+
+
 def test_unpublished_weights_come_from_a_folder_of_one_s_own(tmp_path: Path, here: Here) -> None:
     own = released_weights(tmp_path / "own", seed=1)
     (own / PLACES["transformer"]).rename(own / "6b")
