@@ -68,12 +68,7 @@ def batch(
             exit=Exit.USAGE,
         )
     rows, remarks = rows_of(tables, pair)
-    if out_dir is not None and not out_dir.is_dir():
-        raise MtvcraftError(
-            f"there is no folder `{out_dir}`",
-            hint=f"make it first: mkdir -p {shlex.quote(str(out_dir))}",
-            exit=Exit.USAGE,
-        )
+    check_folder(out_dir)
     tasks, whys = read_rows(rows, out_dir, force=force, ray=ray is not None)
     for line in (*remarks, *whys):
         say(line)

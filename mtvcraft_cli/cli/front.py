@@ -4,6 +4,7 @@ import inspect
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from functools import partial, wraps
@@ -14,8 +15,9 @@ import typer
 from typer.exceptions import TyperException
 from typer.models import OptionInfo
 
-from mtvcraft_cli.cli.console import ProgressKind, console, fail, say
+from mtvcraft_cli.cli.console import ProgressKind, console, detail, fail, say
 from mtvcraft_cli.cli.settings import read_settings
+from mtvcraft_cli.device.memory import peak_memory
 from mtvcraft_cli.errors import Exit, MtvcraftError, explained
 
 T = TypeVar("T")
@@ -54,7 +56,7 @@ def _common(
     *,
     json: Annotated[bool, _option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, _option("--quiet", "-q", help="Say only what is wrong.")] = False,
-    verbose: Annotated[bool, _option("--verbose", "-v", help="Say more.")] = False,
+    verbose: Annotated[bool, _option("--verbose", "-v", help="Say more: versions, settings, time and memory.")] = False,
     debug: Annotated[bool, _option("--debug", help="Show the trace of an error.")] = False,
     progress: Annotated[ProgressKind, _option(help="How progress is shown; `json` is one object a line.")] = "auto",
     offline: Annotated[bool, _option("--offline", help="Never use the network.")] = False,
@@ -115,18 +117,39 @@ def command(function: Callable[..., None], within: str = "") -> None:
         }
         running.from_files = context.find_root().default_map or {}
         _common(**{parameter.name: given.pop(parameter.name) for parameter in common})
+        started = time.monotonic()
+        if console.verbose:
+            _tell_settings(given, sources)
         try:
             function(**grouped(function, given))
-        except KeyboardInterrupt as stop:
+        except (KeyboardInterrupt, typer.Abort) as stop:  # the second is Ctrl-C, or the end of input, at a question
             raise Interrupted from stop  # typer would end the program without a word
+        finally:
+            held = peak_memory()["ram"]
+            memory = "" if held is None else f", with {held / 2**20:.0f} MiB of memory at most"
+            detail(f"ended after {time.monotonic() - started:.1f} s{memory}")
 
     (_groups[within] if within else app).command(own_name, epilog=EPILOG)(_signed(run, [*own, *common, CONTEXT]))
 
 
-def reader(function: Callable[..., T], name: str) -> Callable[[list[str], Mapping[str, Any]], T]:
+def _tell_settings(given: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
+    """Say what the run depends on and nobody typed: versions, the cache, and settings that come from elsewhere."""
+    from mtvcraft_cli.cache import default_folder
+    from mtvcraft_cli.sidecar import versions
+
+    detail(", ".join(f"{name} {version}" for name, version in versions().items()))
+    detail(f"cache `{default_folder()}`")
+    places = {"ENVIRONMENT": "a variable", "DEFAULT_MAP": "a settings file"}
+    for name, value in given.items():
+        if (place := places.get(getattr(sources[name], "name", ""))) is not None:
+            detail(f"{name.replace('_', '-')} is `{value}`: {place} says so")
+
+
+def reader(function: Callable[..., T], name: str) -> Callable[[list[str], Mapping[str, Any], Collection[str]], T]:
     """Read words as the command `name` does, and give what `function` returns for them; nothing is printed.
 
-    The words are those behind the command's name; the mapping holds what settings files say of it. A wrong word is a
+    The words are those behind the command's name; the mapping holds what settings files say of it; the names are those
+    of switches that are off whatever a file or variable says, for which there is no word. A wrong word is a
     `MtvcraftError`.
     """
     own = typer.Typer(add_completion=False)
@@ -137,9 +160,10 @@ def reader(function: Callable[..., T], name: str) -> Callable[[list[str], Mappin
     own.command(name)(_signed(wraps(function)(read), list(parameters_of(function))))
     parser = typer.main.get_command(own)
 
-    def answered(words: list[str], settings: Mapping[str, Any]) -> T:
+    def answered(words: list[str], settings: Mapping[str, Any], off: Collection[str]) -> T:
         try:
             with parser.make_context(f"mtvcraft {name}", list(words), default_map=dict(settings)) as context:
+                context.params.update(dict.fromkeys(off, False))
                 return parser.invoke(context)
         except TyperException as error:
             told = _usage(error)

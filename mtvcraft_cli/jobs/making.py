@@ -161,22 +161,28 @@ def prepare_making(job: MakingJob, cache: Cache, supply: Supply | None = None) -
         raise MtvcraftError(
             f"there is no folder `{job.output.parent}`", hint="create it first, or name another", exit=Exit.USAGE
         )
+    if job.output.exists() and not job.output.is_dir():
+        raise MtvcraftError(
+            f"`{job.output}` is a file", hint="name a folder for the results with `--pred`", exit=Exit.USAGE
+        )
     obtain(job.preset, job.weights, locate(job.preset, job.weights), supply)
     found: Clips = find_clips(job.truth)
-    ids = sorted(found.sources)
+    ids = sorted([*found.sources, *found.broken])
     if job.bench is not None:
-        ids = [id for id in job.bench.wanted(ids, job.truth)[0] if id in found.sources]
-    if not ids:
-        raise MtvcraftError(
-            f"`{job.truth}` holds no clip that can be animated", hint="`mtvcraft eval --explain` shows the layout"
-        )
-    broken = {id: error.message for id, error in found.broken.items()}
+        ids, _ = job.bench.wanted(ids, job.truth)
+    broken = {id: found.broken[id].message for id in ids if id in found.broken}
     clips = []
-    for source in (found.sources[id] for id in ids):
+    for source in (found.sources[id] for id in ids if id in found.sources):
         try:
             source.frame_numbers()
         except MtvcraftError as error:
             broken[source.id] = error.message
         else:
             clips.append(source)
+    if not clips:
+        why = f": {next(iter(broken.values()))}" if broken else ""
+        raise MtvcraftError(
+            f"`{job.truth}` holds no clip that can be animated{why}",
+            hint="`mtvcraft eval --explain` shows the layout",
+        )
     return PreparedMaking(job=job, clips=clips, cache=cache, broken=broken)
