@@ -10,7 +10,7 @@ import typer
 from mtvcraft_cli.cli.console import answer, say, table, warn, watch
 from mtvcraft_cli.cli.download import supply
 from mtvcraft_cli.cli.eval_table import laid_out
-from mtvcraft_cli.cli.options import Device, DryRun, Force, PresetName, Weights, Yes, typed
+from mtvcraft_cli.cli.options import Device, DryRun, Force, PresetName, Quantize, Weights, Yes, typed
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def eval_(
         Path | None, _of_mini(help="Recorded motion for it, an `.npz`; without it only dances of our own.")
     ] = None,
     device: Device = "auto",
+    quantize: Quantize = "none",
     weights: Weights = None,
     yes: Yes = False,
     force: Force = False,
@@ -92,7 +93,7 @@ def eval_(
                 hint="leave out `--pred`, `--gt`, `--baseline`, `--explain`, `--csv` and `--html`",
                 exit=Exit.USAGE,
             )
-        return _mini(preset, clips, frames, motion, device, weights, yes=yes, dry_run=dry_run)
+        return _mini(preset, clips, frames, motion, device, quantize, weights, yes=yes, dry_run=dry_run)
     from mtvcraft_cli.eval.bench import explain as explained
     from mtvcraft_cli.eval.bench import load_bench
 
@@ -126,7 +127,7 @@ def eval_(
         command=typed(),
     )
     if run or (chosen is not None and not systems):
-        made, failed = _make(job, preset, seed, name, yes=yes, dry_run=dry_run)
+        made, failed = _make(job, preset, seed, quantize, name, yes=yes, dry_run=dry_run)
         if dry_run:
             return None
         job = replace(job, systems=made, made_failed=failed)
@@ -231,7 +232,7 @@ def _metrics(text: str) -> list[str]:
 
 
 def _make(
-    job: "EvalJob", preset: str, seed: int, name: str | None, *, yes: bool, dry_run: bool
+    job: "EvalJob", preset: str, seed: int, quantize: Quantize, name: str | None, *, yes: bool, dry_run: bool
 ) -> "tuple[list[System], dict[str, str]]":
     """Make the results that are to be scored; give the systems back, and the clips that failed."""
     from mtvcraft_cli.cache import open_cache
@@ -244,7 +245,7 @@ def _make(
     if len(folders) > 1:
         raise MtvcraftError("`--run` makes one system's results", hint="give one `--pred`", exit=Exit.USAGE)
     metric_files(needed(job), job.weights, supply(yes=yes, dry_run=dry_run))  # better said now than after hours
-    chosen, why = choose_preset(preset, job.weights, job.device)
+    chosen, why = choose_preset(preset, job.weights, job.device, quantize)
     plain = chosen.name
     chosen, how = as_in_the_paper(chosen)
     stem = f"eval-{job.bench.name if job.bench else job.truth.name}-{Path(plain).stem}"
@@ -256,6 +257,7 @@ def _make(
         bench=job.bench,
         seed=seed,
         device=job.device,
+        quantize=quantize,
         weights=job.weights,
         command=job.command,
     )
@@ -294,6 +296,7 @@ def _mini(
     frames: int | None,
     motion: Path | None,
     device: str,
+    quantize: Quantize,
     weights: Path | None,
     *,
     yes: bool,
@@ -303,8 +306,10 @@ def _mini(
     from mtvcraft_cli.jobs.choice import choose_preset
     from mtvcraft_cli.jobs.mini import MiniJob, prepare_mini
 
-    chosen, why = choose_preset(preset, weights, device)
-    job = MiniJob(preset=chosen, clips=clips, frames=frames, motion=motion, device=device, weights=weights)
+    chosen, why = choose_preset(preset, weights, device, quantize)
+    job = MiniJob(
+        preset=chosen, clips=clips, frames=frames, motion=motion, device=device, quantize=quantize, weights=weights
+    )
     prepared = prepare_mini(job, open_cache(), supply(yes=yes, dry_run=dry_run))
     if why:
         say(why)

@@ -17,6 +17,7 @@ from typer.models import OptionInfo
 from mtvcraft_cli.cli.console import ProgressKind, console, fail, say
 from mtvcraft_cli.cli.settings import read_settings
 from mtvcraft_cli.errors import Exit, MtvcraftError, explained
+from mtvcraft_cli.quiet import without_hub_kernels
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,7 +35,7 @@ ONLY_BY_FLAG = {
     *("start", "end", "clip", "lora", "frames_dir", "out_dir", "results", "pair"),
     *("data", "changes", "tokenizer", "vae"),
     *("bench", "pred", "gt", "name", "baseline", "run", "explain", "csv", "html"),
-    *("yes", "accept_license", "everything", "for_preset", "from_folder", "limit"),
+    *("quantised", "yes", "accept_license", "everything", "for_preset", "from_folder", "limit"),
 }
 """What belongs to one call, or to one file that the user has looked at, is no setting."""
 EPILOG = (
@@ -225,6 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code, see `Exit`.
     """
     signal.signal(signal.SIGTERM, _stop)
+    without_hub_kernels()
     words = sys.argv[1:] if arguments is None else arguments
     try:
         asks = {"--help", "-h", "--version"} & set(words)  # answered even where a settings file is wrong
