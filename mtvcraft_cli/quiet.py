@@ -19,8 +19,8 @@ def without_hub_kernels() -> None:
     standard error where it gets none. Its further warnings repeat with every layer that works.
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    if "kernels" not in sys.modules:
-        sys.modules["kernels"] = None  # type: ignore[assignment] - as if it weren't installed
+    modules: dict[str, Any] = sys.modules
+    modules.setdefault("kernels", None)  # as if it weren't installed
 
 
 @contextmanager

@@ -63,8 +63,7 @@ class Int8Linear(PackedLinear):
         return codes, scale
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(..., k) to (..., n), in pieces: sums are 32 bits wide, and those of all tokens would take several times as
-        much as the result."""
+        """(..., k) to (..., n), in pieces: the 32-bit sums of all tokens would take several times the result's room."""
         library = _bitsandbytes()
         state = library.MatmulLtState()
         state.CB, state.SCB, state.has_fp16_weights = self.packed, self.scale, False

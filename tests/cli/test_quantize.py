@@ -8,16 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from mtvcraft_cli.cache import Cache
-from mtvcraft_cli.device.plan import Machine, make_plan
+from mtvcraft_cli.cli.doctor import _laid_out
+from mtvcraft_cli.device.packed import FP8Linear, NF4Linear
+from mtvcraft_cli.device.plan import Machine, Plan, make_plan
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.jobs import quantising
 from mtvcraft_cli.jobs.animation import AnimateJob, PreparedAnimation, job_of_sidecar, prepare_animation
 from mtvcraft_cli.jobs.fit import rates_of, task_of
 from mtvcraft_cli.jobs.quantising import compare
-from mtvcraft_cli.preset import load_preset
+from mtvcraft_cli.pipeline import run_animation
+from mtvcraft_cli.preset import Preset, load_preset
 from mtvcraft_cli.progress import silent
+from mtvcraft_cli.runs.models import Loaded, load_transformer, models_wanted
+from mtvcraft_cli.runs.report import AnimationReport
+from mtvcraft_cli.sidecar import sidecar_path
 from tests.cli.inputs import picture, save_joints
 from tests.cli.run import mtvcraft
 from tests.cli.toy import toy_preset
@@ -41,21 +48,20 @@ def there(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ready(there: Path, output: str, preset: Path | None = None, cache: str = "cache", **changes: object) -> object:
+def ready(
+    there: Path, output: str, preset: Preset | None = None, cache: str = "cache", **changes: object
+) -> PreparedAnimation:
     job = AnimateJob(
         reference=there / "ref.png",
         drive=there / "drive.npy",
         output=there / output,
-        preset=load_preset(str(preset or toy_preset(there))),
+        preset=preset or load_preset(str(toy_preset(there))),
         device="cpu",
     )
     return prepare_animation(replace(job, **changes), Cache(there / cache))
 
 
-def made(prepared: PreparedAnimation) -> object:
-    from mtvcraft_cli.pipeline import run_animation
-    from mtvcraft_cli.sidecar import sidecar_path
-
+def made(prepared: PreparedAnimation) -> AnimationReport:
     report = run_animation(prepared, silent)
     assert sidecar_path(prepared.job.output).is_file()
     return report
@@ -110,9 +116,6 @@ def test_results_with_and_without_are_never_mixed_and_are_made_again_alike(there
 
 
 def test_models_that_are_handed_on_are_told_apart(there: Path) -> None:
-    from mtvcraft_cli.device.packed import FP8Linear
-    from mtvcraft_cli.runs.models import Loaded, models_wanted
-
     jobs = [ready(there, "a.mp4"), ready(there, "b.mp4", quantize="fp8"), ready(there, "c.mp4", quantize="fp8", seed=3)]
     assert len({models_wanted(each.job) for each in jobs}) == 2
     loaded, found = Loaded(), []
@@ -125,45 +128,36 @@ def test_models_that_are_handed_on_are_told_apart(there: Path) -> None:
 
 
 def test_the_large_model_and_its_text_encoder_take_nf4_after_a_lora(there: Path) -> None:
-    from mtvcraft_cli.device.packed import NF4Linear
-    from mtvcraft_cli.runs.models import load_transformer
-
-    preset = toy_wan_preset(there)
     weights = released_wan_weights(there / "weights", seed=1)
     write_toy_lora(there / "style.safetensors")
     cache, kept = Cache(there / "cache"), []
-    for name, changes in {
-        "plain": {},
-        "packed": {"quantize": "nf4"},
-        "styled": {
-            "quantize": "nf4",
-            "preset": replace(load_preset(str(preset)), loras=(str(there / "style.safetensors"),)),
-        },
-    }.items():
-        prepared = ready(there, f"{name}.mp4", preset, weights=weights, **changes)
+    plain = load_preset(str(toy_wan_preset(there)))
+    styled = replace(plain, loras=(str(there / "style.safetensors"),))
+    for name, preset, quantize in (("plain", plain, "none"), ("packed", plain, "nf4"), ("styled", styled, "nf4")):
+        prepared = ready(there, f"{name}.mp4", preset, weights=weights, quantize=quantize)
         assert made(prepared).kept_windows == 0
         kept.append(sum(entry.stage == "text" for entry in cache.entries()))
     texts = kept[0]
     assert kept == [texts, 2 * texts, 2 * texts], "texts that were read by a quantised encoder are kept apart"
     assert len({(there / f"{name}.mp4").read_bytes() for name in ("plain", "packed", "styled")}) == 3
     remarks: list[str] = []
-    styled = load_transformer(prepared.job.preset, prepared.parts, __import__("torch").device("cpu"), "nf4", remarks)
+    with_style = load_transformer(styled, prepared.parts, torch.device("cpu"), "nf4", remarks)
     assert remarks[0].startswith("LoRA")
     assert remarks[1].startswith("nf4: 48 matrices")
-    plain = load_transformer(replace(prepared.job.preset, loras=()), prepared.parts, styled.device, "nf4", [])
-    name = "blocks.0.attn1.to_q"
-    assert isinstance(styled.get_submodule(name), NF4Linear)
-    assert not styled.get_submodule(name).packed.equal(plain.get_submodule(name).packed)
+    without = load_transformer(plain, prepared.parts, torch.device("cpu"), "nf4", [])
+    queries = [model.get_submodule("blocks.0.attn1.to_q") for model in (with_style, without)]
+    assert {type(layer) for layer in queries} == {NF4Linear}
+    assert not torch.equal(queries[0].packed, queries[1].packed)
     (weights / "models_t5_umt5-xxl-enc-bf16.pth").unlink()
-    ready(there, "kept.mp4", preset, weights=weights, quantize="nf4")
+    ready(there, "kept.mp4", plain, weights=weights, quantize="nf4")
     with pytest.raises(MtvcraftError) as caught:
-        ready(there, "new.mp4", preset, weights=weights, quantize="int8")
+        ready(there, "new.mp4", plain, weights=weights, quantize="int8")
     assert caught.value.exit == Exit.WEIGHTS, "no text was read in int8 yet"
 
 
 def test_a_missing_package_is_said_before_weights_are_looked_for(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    preset = toy_wan_preset(there)  # its weights are not here
+    preset = load_preset(str(toy_wan_preset(there)))  # its weights are not here
     with pytest.raises(MtvcraftError, match="bitsandbytes") as caught:
         ready(there, "out.mp4", preset, quantize="nf4", weights=there)
     assert caught.value.exit == Exit.USAGE
@@ -177,7 +171,7 @@ def card(gib: float) -> Machine:
 
 
 def test_plans_quantise_when_they_are_asked_and_only_then(tmp_path: Path) -> None:
-    def planned(name: str, machine: Machine, quantize: str = "none") -> object:
+    def planned(name: str, machine: Machine, quantize: str = "none") -> Plan:
         task = task_of(load_preset(name), None, 49)
         return make_plan(task, machine, rates_of(machine, tmp_path), None, quantize)
 
@@ -200,11 +194,7 @@ def test_the_plan_of_a_card_that_is_not_here_takes_the_word(tmp_path: Path) -> N
     assert (told["quantize"], told["fits"]) == ("nf4", True)
 
 
-def test_doctor_measures_every_kind_and_says_what_can_not_run(
-    there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from mtvcraft_cli.cli.doctor import _laid_out
-
+def test_doctor_measures_every_kind_and_says_what_can_not_run(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = compare(load_preset(str(toy_preset(there))), None, "cpu")
     by_kind = {each.kind: each for each in found.rows}
     assert list(by_kind) == ["none", "int8", "nf4", "fp8"]

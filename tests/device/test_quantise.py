@@ -5,6 +5,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 
+import accelerate
 import pytest
 import torch
 from torch import Tensor, nn
@@ -193,6 +194,20 @@ def test_all_of_a_packed_layer_goes_where_the_layer_goes_and_casts_leave_the_cod
     layer.to(torch.bfloat16)
     assert torch.equal(layer.packed, codes)
     assert {tensor.device.type for tensor in (*layer.to("meta").parameters(), *layer.buffers())} == {"meta"}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_hooks_that_bring_layers_one_by_one_bring_packed_ones(kind: str) -> None:
+    for way in ({"offload_type": "block_level", "num_blocks_per_group": 1}, {"offload_type": "leaf_level"}, {}):
+        model = small()
+        quantise.quantise(model, kind, torch.float32)
+        wanted = one_pass(model)
+        if way:
+            model.enable_group_offload(onload_device=CPU, **way)
+        else:
+            accelerate.cpu_offload(model, CPU)
+            assert {tensor.device.type for tensor in model.parameters()} == {"meta"}
+        assert torch.equal(one_pass(model), wanted)
 
 
 def test_a_copy_and_a_state_dict_give_the_same_bits() -> None:
