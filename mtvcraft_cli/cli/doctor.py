@@ -78,11 +78,11 @@ def _laid_out(found: "Comparison") -> str:
         [
             each.part,
             each.kind,
-            "does not run" if each.why else f"{each.error:.4f}",
-            "" if each.why else memory_text(each.bytes),
-            "" if each.why else f"{each.seconds:.3g} s",
+            "does not run" if each.error is None else f"{each.error:.4f}",
+            "" if each.bytes is None else memory_text(each.bytes),
+            "" if each.seconds is None else f"{each.seconds:.3g} s",
         ]
         for each in found.rows
     ]
-    whys = [f"{each.kind}: {each.why}" for each in found.rows if each.why]
+    whys = dict.fromkeys(f"{each.kind}: {each.why}" for each in found.rows if each.why)
     return "\n".join([table(["network", "stored as", "relative error", "weights", "one pass"], rows), *whys])

@@ -8,7 +8,7 @@ k inputs, n outputs.
 from abc import abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from mtvcraft_cli.device.placement import PIECE_BYTES
 
-Packing = Literal["int8", "nf4", "fp8"]
 OUTLIER: Final = 6.0
 """Inputs from here on are multiplied in full precision, all of their column (LLM.int8(), section 3)."""
 BLOCK: Final = 64

@@ -11,6 +11,8 @@ Offload: TypeAlias = Literal["none", "model", "group", "sequential", "disk"]
 like "group", with the rest in files and not in RAM."""
 Quantize: TypeAlias = Literal["none", "int8", "nf4", "fp8"]
 """How matrices of the blocks are stored; motion attention, norms and both ends stay as they are."""
+Packing: TypeAlias = Literal["int8", "nf4", "fp8"]
+"""The same but for none."""
 QUANTISED_BYTES: Final[dict[str, float]] = {"int8": 1.0, "nf4": 0.5 + 4 / 64, "fp8": 1.0}
 """Bytes of a number; nf4 keeps a float32 scale for each 64."""
 PIECE_BYTES: Final = 256 * 2**20

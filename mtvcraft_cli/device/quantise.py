@@ -9,8 +9,8 @@ from typing import Any, Final, TypeVar
 import torch
 from torch import Tensor, nn
 
-from mtvcraft_cli.device.packed import LAYERS, Packing
-from mtvcraft_cli.device.placement import Quantize
+from mtvcraft_cli.device.packed import LAYERS
+from mtvcraft_cli.device.placement import Packing, Quantize
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
 Model = TypeVar("Model", bound=nn.Module)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mtvcraft_cli.device import stepping
 from mtvcraft_cli.device.memory import free_memory
-from mtvcraft_cli.device.placement import Quantize, stored_bytes
+from mtvcraft_cli.device.placement import Packing, Quantize, stored_bytes
 from mtvcraft_cli.device.plan import PROGRAM_BYTES, counts_of
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.jobs.fit import machine_of, memory_text, sources_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-KINDS: Final[tuple[Quantize, ...]] = ("int8", "nf4", "fp8")
+KINDS: Final[tuple[Packing, ...]] = ("int8", "nf4", "fp8")
 PATIENT: Final = 1e13
 """Operations of a pass that a CPU does in minutes; of more it is given the shortest window."""
 TIME: Final = 500
