@@ -74,7 +74,8 @@ def check_weights(
     wrong, known = list[tuple[Task, MtvcraftError]](), dict[object, MtvcraftError | None]()
     for task in tasks:
         job, sampler = task.job, task.job.preset.sampler
-        key = (job.preset.name, job.preset.loras, job.weights, sampler.motion_guidance == 1, *prompts_of(job.preset))
+        own = (job.preset.name, job.preset.loras, job.weights, job.quantize, sampler.motion_guidance == 1)
+        key = (*own, *prompts_of(job.preset))
         if key not in known:
             known[key] = None
             try:

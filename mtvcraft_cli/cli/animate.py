@@ -19,6 +19,7 @@ from mtvcraft_cli.cli.options import (
     FramingOptions,
     LookOptions,
     PresetName,
+    Quantize,
     Weights,
     Yes,
     read_audio,
@@ -74,6 +75,7 @@ def animation_job(
         Literal["auto", "none", "model"],
         typer.Option(help="`model` keeps on the card only the part that is working."),
     ] = "auto",
+    quantize: Quantize = "none",
     two_passes: Annotated[
         bool, typer.Option("--two-passes", help="Guide in two passes instead of one batch: less memory, slower.")
     ] = False,
@@ -88,7 +90,7 @@ def animation_job(
     from mtvcraft_cli.jobs.animation import AnimateJob
     from mtvcraft_cli.jobs.choice import choose_preset
 
-    chosen, why = choose_preset(preset, weights, device)
+    chosen, why = choose_preset(preset, weights, device, quantize)
     sampler = chosen.sampler
     sampler = replace(
         sampler,
@@ -115,6 +117,7 @@ def animation_job(
         motion=motion.settings(),
         device=device,
         offload=offload,
+        quantize=quantize,
         two_passes=two_passes,
         weights=weights,
         force=force,

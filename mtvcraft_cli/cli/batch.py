@@ -119,9 +119,12 @@ def check_all(tasks: Sequence["Task"], cache: "Cache", ray: str | None, supplied
     if ray is not None:
         return
     from mtvcraft_cli.device.place import choose_device
+    from mtvcraft_cli.device.quantise import check_quantize
 
     for name in dict.fromkeys(task.job.device for task in tasks):
         device = str(choose_device(name))
+        for quantize in dict.fromkeys(task.job.quantize for task in tasks if task.job.device == name):
+            check_quantize(quantize, choose_device(name))
         own = [task for task in tasks if task.job.device == name]
         refuse([(task.where, error) for task, error in check_weights(own, device, cache, supplied_by)], len(tasks))
 

@@ -12,7 +12,7 @@ from mtvcraft_cli.cli.console import answer, say, table, warn, watch
 from mtvcraft_cli.cli.download import supply
 from mtvcraft_cli.cli.eval_table import laid_out
 from mtvcraft_cli.cli.front import running
-from mtvcraft_cli.cli.options import Device, DryRun, Force, Weights, Yes, typed
+from mtvcraft_cli.cli.options import Device, DryRun, Force, Quantize, Weights, Yes, typed
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def eval_(
         Path | None, _of_mini(help="Recorded motion for it, an `.npz`; without it only dances of our own.")
     ] = None,
     device: Device = "auto",
+    quantize: Quantize = "none",
     weights: Weights = None,
     yes: Yes = False,
     force: Force = False,
@@ -111,7 +112,7 @@ def eval_(
     """Measure how near videos come to the truth, beside what others published."""
     if bench == "mini":
         _refuse(NEVER_MINI, "bench mini makes its clips itself, and measures them in its own way")
-        return _mini(preset, clips, frames, motion, device, weights, yes=yes, dry_run=dry_run)
+        return _mini(preset, clips, frames, motion, device, quantize, weights, yes=yes, dry_run=dry_run)
     _refuse(ONLY_MINI, "that is for bench mini")
     from mtvcraft_cli.eval.bench import explain as explained
     from mtvcraft_cli.eval.bench import load_bench
@@ -151,7 +152,7 @@ def eval_(
         command=typed(),
     )
     if made:
-        systems, failed = _make(job, preset, seed, name, yes=yes, dry_run=dry_run)
+        systems, failed = _make(job, preset, seed, quantize, name, yes=yes, dry_run=dry_run)
         if dry_run:
             return None
         job = replace(job, systems=systems, made_failed=failed)
@@ -275,7 +276,7 @@ def _metrics(text: str) -> list[str]:
 
 
 def _make(
-    job: "EvalJob", preset: str, seed: int, name: str | None, *, yes: bool, dry_run: bool
+    job: "EvalJob", preset: str, seed: int, quantize: Quantize, name: str | None, *, yes: bool, dry_run: bool
 ) -> "tuple[list[System], dict[str, str]]":
     """Make the results that are to be scored; give the systems back, and the clips that failed."""
     from mtvcraft_cli.cache import open_cache
@@ -286,7 +287,7 @@ def _make(
     folders = [system for system in job.systems if system.folder is not None]
     if len(folders) > 1:
         raise MtvcraftError("`--run` makes one system's results", hint="give one `--pred`", exit=Exit.USAGE)
-    chosen, why = choose_preset(preset, job.weights, job.device)
+    chosen, why = choose_preset(preset, job.weights, job.device, quantize)
     plain = chosen.name
     chosen, how = as_in_the_paper(chosen)
     stem = f"eval-{job.bench.name if job.bench else job.truth.name}-{Path(plain).stem}"
@@ -301,6 +302,7 @@ def _make(
         bench=job.bench,
         seed=seed,
         device=job.device,
+        quantize=quantize,
         weights=job.weights,
         command=job.command,
     )
@@ -338,6 +340,7 @@ def _mini(
     frames: int | None,
     motion: Path | None,
     device: str,
+    quantize: Quantize,
     weights: Path | None,
     *,
     yes: bool,
@@ -347,8 +350,10 @@ def _mini(
     from mtvcraft_cli.jobs.choice import choose_preset
     from mtvcraft_cli.jobs.mini import MiniJob, prepare_mini
 
-    chosen, why = choose_preset(preset, weights, device)
-    job = MiniJob(preset=chosen, clips=clips, frames=frames, motion=motion, device=device, weights=weights)
+    chosen, why = choose_preset(preset, weights, device, quantize)
+    job = MiniJob(
+        preset=chosen, clips=clips, frames=frames, motion=motion, device=device, quantize=quantize, weights=weights
+    )
     prepared = prepare_mini(job, open_cache(), supply(yes=yes, dry_run=dry_run))
     if why:
         say(why)

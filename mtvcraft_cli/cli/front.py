@@ -19,6 +19,7 @@ from mtvcraft_cli.cli.console import ProgressKind, console, detail, fail, say
 from mtvcraft_cli.cli.settings import read_settings
 from mtvcraft_cli.device.memory import peak_memory
 from mtvcraft_cli.errors import Exit, MtvcraftError, explained
+from mtvcraft_cli.quiet import without_hub_kernels
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,7 +37,7 @@ ONLY_BY_FLAG = {
     *("start", "end", "clip", "lora", "frames_dir", "out_dir", "results", "pair"),
     *("data", "changes", "tokenizer", "vae"),
     *("bench", "pred", "gt", "name", "baseline", "run", "explain", "csv", "html"),
-    *("yes", "accept_license", "everything", "for_preset", "from_folder", "limit"),
+    *("quantised", "yes", "accept_license", "everything", "for_preset", "from_folder", "limit"),
 }
 """What belongs to one call, or to one file that the user has looked at, is no setting."""
 EPILOG = (
@@ -249,6 +250,7 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code, see `Exit`.
     """
     signal.signal(signal.SIGTERM, _stop)
+    without_hub_kernels()
     words = sys.argv[1:] if arguments is None else arguments
     try:
         asks = {"--help", "-h", "--version"} & set(words)  # answered even where a settings file is wrong

@@ -25,6 +25,10 @@ Weights = Annotated[
     typer.Option("--weights", help="Folder of checkpoints laid out like the repositories, looked at before the hub's."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Quantize = Annotated[
+    Literal["none", "int8", "nf4", "fp8"],
+    typer.Option(help="Store matrices of transformer and text encoder in fewer bits: less memory, not exact."),
+]
 Background = Annotated[str, typer.Option(help="Colour behind what is transparent, as RRGGBB.")]
 
 _of_the_driver = partial(typer.Option, rich_help_panel="The driver")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mtvcraft_cli.cli.console import answer, table
-from mtvcraft_cli.cli.options import Device, Weights, read_size
+from mtvcraft_cli.cli.options import Device, Quantize, Weights, read_size
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def plan(
         Literal["auto", "none", "model"],
         typer.Option(help="`model` keeps on the card only the part that is working."),
     ] = "auto",
+    quantize: Quantize = "none",
     two_passes: Annotated[
         bool, typer.Option("--two-passes", help="Guide in two passes instead of one batch: less memory, slower.")
     ] = False,
@@ -52,6 +53,7 @@ def plan(
         ram_gib=ram,
         device=device,
         offload=offload,
+        quantize=quantize,
         two_passes=two_passes,
         weights=weights,
     )

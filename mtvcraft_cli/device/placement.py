@@ -11,8 +11,12 @@ Offload: TypeAlias = Literal["none", "model", "group", "sequential", "disk"]
 like "group", with the rest in files and not in RAM."""
 Quantize: TypeAlias = Literal["none", "int8", "nf4", "fp8"]
 """How matrices of the blocks are stored; motion attention, norms and both ends stay as they are."""
+Packing: TypeAlias = Literal["int8", "nf4", "fp8"]
+"""The same but for none."""
 QUANTISED_BYTES: Final[dict[str, float]] = {"int8": 1.0, "nf4": 0.5 + 4 / 64, "fp8": 1.0}
 """Bytes of a number; nf4 keeps a float32 scale for each 64."""
+PIECE_BYTES: Final = 256 * 2**20
+"""What an int8 layer takes at most beside its inputs and outputs: it goes through its inputs in pieces."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,20 @@ def stored_bytes(count: Count, wide: int, quantize: Quantize) -> int:
     if quantize == "none":
         return count.bytes(wide)
     return count.bytes(wide) - int(count.linear * (wide - QUANTISED_BYTES[quantize]))
+
+
+def unpacking_bytes(count: Count, wide: int, quantize: Quantize, step: int) -> int:
+    """What a layer whose matrix is quantised takes while it works, beside what any other does.
+
+    Args:
+        count: numbers of its network.
+        wide: bytes of a number that isn't quantised.
+        quantize: how it is stored.
+        step: bytes that the network takes beside its weights where nothing is quantised.
+    """
+    if quantize == "none":
+        return 0
+    return min(PIECE_BYTES, 2 * step) if quantize == "int8" else wide * count.matrix
 
 
 def card_bytes(count: Count, wide: int, placement: Placement) -> int:

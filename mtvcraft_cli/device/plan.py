@@ -4,11 +4,19 @@ Pure functions of a preset's numbers and of what a machine has: nothing is impor
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from mtvcraft_cli.device import sizes, stepping
-from mtvcraft_cli.device.placement import RUNNABLE, Placement, card_bytes, ram_bytes
+from mtvcraft_cli.device.placement import (
+    RUNNABLE,
+    Placement,
+    Quantize,
+    card_bytes,
+    ram_bytes,
+    stored_bytes,
+    unpacking_bytes,
+)
 from mtvcraft_cli.device.rates import Kind, Rates
 from mtvcraft_cli.device.sizes import Count, Sizes
 from mtvcraft_cli.device.vae_large import large_decode, large_encode
@@ -215,7 +223,9 @@ class Plan:
         }
 
 
-def make_plan(task: Task, machine: Machine, rates: Rates, placement: Placement | None = None) -> Plan:
+def make_plan(
+    task: Task, machine: Machine, rates: Rates, placement: Placement | None = None, quantize: Quantize = "none"
+) -> Plan:
     """Plan a run in the fastest way that fits, or as it was asked for.
 
     Args:
@@ -223,10 +233,14 @@ def make_plan(task: Task, machine: Machine, rates: Rates, placement: Placement |
         machine: what there is.
         rates: how fast it is.
         placement: None chooses among those that the program can run. Where none fits, the least demanding is given.
+        quantize: how matrices are stored where `placement` is None; nothing is quantised unasked.
     """
     if placement is not None:
         return _planned(task, machine, rates, placement)
-    ways = [_planned(task, machine, rates, way) for way in (RUNNABLE if machine.card else RUNNABLE[:1])]
+    ways = [
+        _planned(task, machine, rates, replace(way, quantize=quantize))
+        for way in (RUNNABLE if machine.card else RUNNABLE[:1])
+    ]
     return next((plan for plan in ways if not plan.shortages), ways[-1])
 
 
@@ -242,6 +256,11 @@ def guided_steps(sampler: Sampler) -> int:
     """Steps in which guidance is on."""
     start, end = sampler.guidance_range
     return sum(start <= step / sampler.steps < end for step in range(sampler.steps))
+
+
+def known_as(preset: Preset, quantize: Quantize) -> str:
+    """The name under which speeds of a preset are kept: quantised it has others."""
+    return preset.name if quantize == "none" else f"{preset.name}, {quantize}"
 
 
 def counts_of(preset: Preset, sources: Mapping[str, Source]) -> dict[str, Count]:
@@ -277,7 +296,7 @@ def _planned(task: Task, machine: Machine, rates: Rates, placement: Placement) -
         "code": run.code_work(),
     }
     work = {kind: float(amount) for kind, amount in counted.items()}
-    speeds = {kind: rates.of(kind, preset.name) for kind in work}
+    speeds = {kind: rates.of(kind, known_as(preset, placement.quantize)) for kind in work}
     seconds = {kind: work[kind] / speeds[kind].per_s for kind in work}
     longest = [speeds[kind].source for kind in work if seconds[kind] > 0.2 * sum(seconds.values())]
     return Plan(
@@ -326,9 +345,14 @@ class _Run:
         """What a part's weights take where it works."""
         return card_bytes(self.counts[part], self.wide, self.placement)
 
+    def _unpacking(self, part: str, step: int) -> int:
+        return unpacking_bytes(self.counts[part], self.wide, self.placement.quantize, step)
+
     def at_rest(self, part: str) -> int:
         """What a part's weights take in RAM, on a machine with a card, beside what the system can take back."""
-        source, count = self.task.sources[part], self.counts[part]
+        source, count, quantize = self.task.sources[part], self.counts[part], self.placement.quantize
+        if quantize != "none" and count.linear:  # packed here, from files that are only mapped
+            return max(count.bytes(4) if source.seeded else 0, stored_bytes(count, self.wide, quantize))
         mapped = source.stored_bytes is not None and source.stored_bytes < 1.3 * count.bytes(self.wide)
         drawn = 0 if mapped and not source.seeded else count.bytes(self.wide)
         if part == "transformer" and self.small and mapped:  # halves of its modulation are cut off, and copied for that
@@ -342,7 +366,8 @@ class _Run:
         base = PROGRAM_BYTES + POSE_BYTES * (task.pose_frames > 0) + GAPS_BYTES * self.on_cpu
         if "text_encoder" in self.counts and task.texts:
             text = stepping.encode_text({**self.preset.text_encoder, **self._told("text_encoder")}, PROMPT, self.wide)
-            yield self._stage("read the prompt", ("text_encoder",), ("tokenizer",), text.peak_bytes, base)
+            peak = text.peak_bytes + self._unpacking("text_encoder", text.peak_bytes)
+            yield self._stage("read the prompt", ("text_encoder",), ("tokenizer",), peak, base)
         tokens = stepping.tokenise(self.preset.tokenizer, len(task.windows), frames)
         yield self._stage(
             "tokenize", ("tokenizer",), [part for part in ours if part != "tokenizer"], tokens.peak_bytes, base
@@ -360,16 +385,17 @@ class _Run:
             seen = stepping.encode_picture({**self.preset.picture_encoder, **self._told("picture_encoder")})
             yield "look at the picture", "picture_encoder", seen.peak_bytes
         yield "encode the picture", "vae", self.seen.peak_bytes
-        yield "denoise", "transformer", self.step.peak_bytes
+        yield "denoise", "transformer", self.step.peak_bytes + self._unpacking("transformer", self.step.peak_bytes)
         yield "decode", "vae", self.decoded.peak_bytes
 
     def _stage(self, name: str, there: tuple[str, ...], rest: Any, peak: int, base: int) -> Stage:
         if self.on_cpu:
-            weights = sum(self.counts[part].bytes(4) for part in (*there, *rest))
+            weights = sum(stored_bytes(self.counts[part], 4, self.placement.quantize) for part in (*there, *rest))
             return Stage(name=name, on_device=there, card=0, ram=base + weights + peak)
         card = sum(self.on_card(part) for part in there) + peak
         back = there[0] in ("text_encoder", "tokenizer")  # these two always come back to RAM
-        held = self.counts[there[0]].bytes(self.wide) if back else sum(self.at_rest(part) for part in there)
+        whole = stored_bytes(self.counts[there[0]], self.wide, self.placement.quantize)
+        held = whole if back else sum(self.at_rest(part) for part in there)
         ram = base + held + sum(self.at_rest(part) for part in rest)
         return Stage(name=name, on_device=there, card=card, ram=ram)
 

@@ -47,6 +47,8 @@ class Count:
     """Those of the largest single layer."""
     linear: int = 0
     """Those that can be quantised: matrices of the blocks outside motion attention."""
+    matrix: int = 0
+    """Those of the largest of these."""
 
     def bytes(self, wide: int) -> int:
         """What they take where a number has `wide` bytes (4 or 2)."""
@@ -83,6 +85,7 @@ def small_transformer(sizes: Sizes) -> Count:
         block=block + attention,
         leaf=_linear(wide, 4 * wide),
         linear=layers * 12 * wide * wide,
+        matrix=4 * wide * wide,
     )
 
 
@@ -115,6 +118,7 @@ def large_transformer(sizes: Sizes) -> Count:
         block=block + 8 * wide + attention + 2 * wide,
         leaf=_linear(wide, inner),
         linear=layers * (10 * wide * wide + 2 * wide * inner),
+        matrix=wide * max(wide, inner),
     )
 
 
@@ -197,7 +201,8 @@ def large_vae(sizes: Sizes) -> Count:
 
 
 def text_encoder(sizes: Sizes) -> Count:
-    """umT5's encoder; a block has a table of positions of its own."""
+    """umT5's encoder; a block has a table of positions of its own. Its library keeps one matrix of each from being
+    quantised, the last."""
     told = UMT5 | dict(sizes)
     wide, inner = told["d_model"], told["d_kv"] * told["num_heads"]
     block = 4 * wide * inner + 3 * wide * told["d_ff"] + 2 * wide
@@ -207,7 +212,8 @@ def text_encoder(sizes: Sizes) -> Count:
         blocks=told["num_layers"] * block,
         block=block,
         leaf=told["vocab_size"] * wide,
-        linear=told["num_layers"] * (4 * wide * inner + 3 * wide * told["d_ff"]),
+        linear=told["num_layers"] * (4 * wide * inner + 2 * wide * told["d_ff"]),
+        matrix=wide * max(inner, told["d_ff"]),
     )
 
 

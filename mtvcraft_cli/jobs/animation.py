@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtvcraft_cli.cache import Cache
-from mtvcraft_cli.device.placement import Placement
+from mtvcraft_cli.device.placement import Placement, Quantize
 from mtvcraft_cli.device.plan import Plan, Task, make_plan
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.jobs.drive import (
@@ -74,6 +74,8 @@ class AnimateJob:
     motion: Framing = field(default_factory=Framing)
     device: str = "auto"
     offload: Literal["auto", "none", "model"] = "auto"
+    quantize: Quantize = "none"
+    """How matrices of transformer and text encoder are stored."""
     two_passes: bool = False
     weights: Path | None = None
     force: bool = False
@@ -115,6 +117,7 @@ class AnimateJob:
             "background": list(self.background),
             "fit": self.fit,
             "two_passes": self.two_passes,
+            "quantize": self.quantize,
             "driver": self.driver.told(),
             "motion": self.motion.told(),
         }
@@ -277,7 +280,7 @@ def find_parts(
     parts = locate(job.preset, job.weights)
     made_by: dict[str, str] | None = None
     if any(parts[part].missing for part in TEXT_PARTS if part in parts):
-        made_by = kept_hashes(job.preset, device, cache)
+        made_by = kept_hashes(job.preset, device, cache, job.quantize)
         parts = locate(job.preset, job.weights, leave_out=() if made_by is None else TEXT_PARTS)
     parts = obtain(job.preset, job.weights, parts, supply, leave_out=() if made_by is None else TEXT_PARTS)
     return parts, made_by or {}
@@ -302,8 +305,11 @@ def prepare_animation(
     """
     check_names(job)
     from mtvcraft_cli.device.place import choose_device
+    from mtvcraft_cli.device.quantise import check_quantize
 
-    device = str(choose_device(job.device))
+    chosen = choose_device(job.device)
+    check_quantize(job.quantize, chosen)
+    device = str(chosen)
     parts, made_by = find_parts(job, device, cache, supply)
     estimator = estimator_for(job.drive, job.driver)
     hashes = _hashes(job, parts, cache) | made_by | dict(estimator.hashes if estimator else {})
@@ -434,7 +440,7 @@ def _plan(
     cache: Cache,
 ) -> Plan:
     """Where every part will live, and what the run takes; a person is to be found in `video`."""
-    told = [text_told(job.preset, prompt, hashes, device) for prompt in prompts_of(job.preset)]
+    told = [text_told(job.preset, prompt, hashes, device, job.quantize) for prompt in prompts_of(job.preset)]
     task = Task(
         preset=job.preset,
         windows=tuple(windows),
@@ -444,8 +450,8 @@ def _plan(
         texts=sum(cache.find("text", text_key(each)) is None for each in told),
     )
     machine = machine_of(device)
-    placement = None if job.offload == "auto" else Placement(offload=job.offload)
-    return make_plan(task, machine, rates_of(machine, cache.folder), placement)
+    placement = None if job.offload == "auto" else Placement(offload=job.offload, quantize=job.quantize)
+    return make_plan(task, machine, rates_of(machine, cache.folder), placement, job.quantize)
 
 
 def _text(value: object) -> str | None:
@@ -523,6 +529,7 @@ def job_of_sidecar(
             motion=Framing(**settings["motion"]),
             device=content["device"],
             two_passes=settings["two_passes"],
+            quantize=settings.get("quantize", "none"),
             weights=folder,
             force=force,
             command=command,

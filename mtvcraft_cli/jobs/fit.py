@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mtvcraft_cli.device.memory import free_memory, held_memory
-from mtvcraft_cli.device.placement import Placement
+from mtvcraft_cli.device.placement import Placement, Quantize
 from mtvcraft_cli.device.plan import Machine, Plan, Source, Task, branches, make_plan
 from mtvcraft_cli.device.rates import Rates, read_rates
 from mtvcraft_cli.errors import Exit, MtvcraftError
@@ -128,7 +128,7 @@ def nearest(plan: Plan, folder: Path | None, cache: Path) -> tuple[str, Plan] | 
         The options that ask for it, and its plan; None where nothing fits.
     """
     for words, task, placement in _variations(plan, folder):
-        found = make_plan(task, plan.machine, rates_of(plan.machine, cache), placement)
+        found = make_plan(task, plan.machine, rates_of(plan.machine, cache), placement, plan.placement.quantize)
         if not found.shortages:
             fetched = f" ({fetch_text(found)})" if any(source.missing for source in task.sources.values()) else ""
             return words + fetched, found
@@ -139,7 +139,7 @@ def _variations(plan: Plan, folder: Path | None) -> Iterator[tuple[str, Task, Pl
     """Settings around a plan's, the nearest first."""
     task, preset = plan.task, plan.task.preset
     if plan.placement.offload == "none" and plan.machine.card:
-        yield "`--offload model`", task, Placement(offload="model")
+        yield "`--offload model`", task, replace(plan.placement, offload="model")
     halves = [task]
     if not task.two_passes and branches(preset.sampler, preset.backbone) > 1:
         halves.append(replace(task, two_passes=True))
@@ -200,10 +200,11 @@ def time_text(plan: Plan) -> str:
 
 def place_text(plan: Plan) -> str:
     """Where the work is done, and how."""
+    packed = "" if plan.placement.quantize == "none" else f", matrices in {plan.placement.quantize}"
     if plan.machine.card is None:
-        return "cpu"
+        return f"cpu{packed}"
     ways = {"none": "everything on the card", "model": "one network at a time on the card"}
-    return f"{plan.machine.card}, {ways[plan.placement.offload]}"
+    return f"{plan.machine.card}, {ways[plan.placement.offload]}{packed}"
 
 
 def peak_text(plan: Plan) -> str:
@@ -212,18 +213,20 @@ def peak_text(plan: Plan) -> str:
     return f"at most {card}{memory_text(plan.ram_peak)} of RAM"
 
 
-def best_fitting(folder: Path | None, machine: Machine, cache: Path) -> Preset | None:
+def best_fitting(folder: Path | None, machine: Machine, cache: Path, quantize: Quantize = "none") -> Preset | None:
     """The best preset of the package whose weights are there and that fits, `mini` aside; None where there is none.
 
     Args:
         folder: of the user's own weights.
         machine: what there is.
         cache: the program's cache.
+        quantize: how matrices would be stored.
     """
+    rates = rates_of(machine, cache)
     for name in BEST_FIRST[:-1]:
         preset = load_preset(name)
         if any(part.missing for part in locate(preset, folder).values()):
             continue
-        if not make_plan(task_of(preset, folder, preset.frames), machine, rates_of(machine, cache)).shortages:
+        if not make_plan(task_of(preset, folder, preset.frames), machine, rates, quantize=quantize).shortages:
             return preset
     return None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtvcraft_cli.cache import Cache
+from mtvcraft_cli.device.placement import Quantize
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.eval.bench import Bench
 from mtvcraft_cli.eval.layout import Clips, find_clips
@@ -33,6 +34,7 @@ class MakingJob:
     bench: Bench | None = None
     seed: int = 0
     device: str = "auto"
+    quantize: Quantize = "none"
     weights: Path | None = None
     command: str = ""
 
@@ -116,6 +118,7 @@ class PreparedMaking:
             audio="none",
             driver=DriveSettings(rate=rate, weights=job.weights),
             device=job.device,
+            quantize=job.quantize,
             weights=job.weights,
             command=job.command,
         )
@@ -157,6 +160,9 @@ def prepare_making(job: MakingJob, cache: Cache, supply: Supply | None = None) -
     Raises:
         MtvcraftError: weights are missing (exit 6), there is no clip (exit 4), or the folder is taken (exit 2).
     """
+    from mtvcraft_cli.device.place import choose_device
+    from mtvcraft_cli.device.quantise import check_quantize
+
     if not job.output.parent.is_dir():
         raise MtvcraftError(
             f"there is no folder `{job.output.parent}`", hint="create it first, or name another", exit=Exit.USAGE
@@ -165,6 +171,7 @@ def prepare_making(job: MakingJob, cache: Cache, supply: Supply | None = None) -
         raise MtvcraftError(
             f"`{job.output}` is a file", hint="name a folder for the results with `--pred`", exit=Exit.USAGE
         )
+    check_quantize(job.quantize, choose_device(job.device))
     obtain(job.preset, job.weights, locate(job.preset, job.weights), supply)
     found: Clips = find_clips(job.truth)
     ids = sorted([*found.sources, *found.broken])

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from mtvcraft_cli.device.placement import Placement
+from mtvcraft_cli.device.placement import Placement, Quantize
 from mtvcraft_cli.device.plan import CONTEXT_BYTES, Machine, Plan, make_plan
 from mtvcraft_cli.jobs.fit import BEST_FIRST, free_disk, machine_of, nearest, rates_of, task_of
 from mtvcraft_cli.preset import Preset, load_preset, preset_names
@@ -22,6 +22,7 @@ class PlanJob:
     ram_gib: float | None = None
     device: str = "auto"
     offload: Literal["auto", "none", "model"] = "auto"
+    quantize: Quantize = "none"
     two_passes: bool = False
     weights: Path | None = None
 
@@ -44,8 +45,8 @@ def plan_preset(preset: Preset, job: PlanJob, machine: Machine, cache: Path) -> 
     """What a run of a preset would take, joints found in a video included."""
     frames = job.frames or preset.frames
     task = task_of(preset, job.weights, frames, two_passes=job.two_passes, pose_frames=frames)
-    placement = None if job.offload == "auto" else Placement(offload=job.offload)
-    return make_plan(task, machine, rates_of(machine, cache), placement)
+    placement = None if job.offload == "auto" else Placement(offload=job.offload, quantize=job.quantize)
+    return make_plan(task, machine, rates_of(machine, cache), placement, job.quantize)
 
 
 def plan_all(job: PlanJob, machine: Machine, cache: Path) -> list[Plan]:

@@ -10,7 +10,10 @@ from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
 from torch import Tensor, nn
 
 from mtvcraft_cli.device.place import Offload, choose_dtype
+from mtvcraft_cli.device.placement import Quantize
+from mtvcraft_cli.device.quantise import built
 from mtvcraft_cli.jobs.animation import AnimateJob, PreparedAnimation
+from mtvcraft_cli.jobs.fit import memory_text
 from mtvcraft_cli.latents import wan
 from mtvcraft_cli.latents.checkpoint import arguments_of
 from mtvcraft_cli.latents.cogvideox import CogVideoXMotionTransformer, build_transformer
@@ -122,17 +125,50 @@ def weights_of(prepared: PreparedAnimation) -> list[str]:
     return [name for name in prepared.hashes if "/" in name and not name.startswith("pose/")]
 
 
-def load_small(prepared: PreparedAnimation, _remarks: list[str]) -> Models:
+def load_small(prepared: PreparedAnimation, remarks: list[str]) -> Models:
     """The parts of a job's preset on CogVideoX, on the CPU."""
-    return small_models(prepared.job.preset, prepared.parts, torch.device(prepared.device))
+    device, quantize = torch.device(prepared.device), prepared.job.quantize
+    return small_models(prepared.job.preset, prepared.parts, device, quantize, remarks)
 
 
-def small_models(preset: Preset, parts: Mapping[str, Located], device: torch.device) -> Models:
+def small_models(
+    preset: Preset,
+    parts: Mapping[str, Located],
+    device: torch.device,
+    quantize: Quantize = "none",
+    remarks: list[str] | None = None,
+) -> Models:
     """The same for whoever has a preset and its parts."""
-    dtype = choose_dtype(device, preset.precision)
-    transformer = _config_and_tensors(CogVideoXMotionTransformer, preset.transformer, parts["transformer"])
+    transformer = load_transformer(preset, parts, device, quantize, [] if remarks is None else remarks)
+    assert isinstance(transformer, CogVideoXMotionTransformer)
     vae = _config_and_tensors(AutoencoderKLCogVideoX, preset.vae, parts["vae"])
-    return Models(transformer=build_transformer(*transformer, dtype), vae=build_vae(*vae, dtype))
+    return Models(transformer=transformer, vae=build_vae(*vae, choose_dtype(device, preset.precision)))
+
+
+def load_transformer(
+    preset: Preset, parts: Mapping[str, Located], device: torch.device, quantize: Quantize, remarks: list[str]
+) -> CogVideoXMotionTransformer | WanMotionTransformer:
+    """The transformer of a preset on the CPU, its LoRAs merged first, then quantised where that is asked for."""
+    kind, build = TRANSFORMERS[preset.backbone]
+    config, tensors = _config_and_tensors(kind, preset.transformer, parts["transformer"])
+    for number, words in enumerate(preset.loras, start=1):
+        path = parts[f"lora-{number}"].path
+        assert path is not None  # a LoRA is never seeded
+        alpha, (source, scale) = alpha_of(read_lora_config(path)), lora_of(words)
+        remarks.append(f"LoRA `{source}`: {merge_lora(tensors, read_tensors(path), scale, alpha=alpha, name=source)}")
+    dtype = choose_dtype(device, preset.precision)
+    transformer, packed = built(build, config, tensors, dtype, quantize, kind._keep_in_fp32_modules)
+    if packed is not None:
+        before, after = memory_text(packed.before_bytes), memory_text(packed.after_bytes)
+        remarks.append(f"{quantize}: {packed.layers} matrices of the transformer are packed, {before} became {after}")
+    return transformer
+
+
+TRANSFORMERS: Final[Mapping[str, tuple[Any, Callable[..., Any]]]] = {
+    "cogvideox": (CogVideoXMotionTransformer, build_transformer),
+    "wan": (WanMotionTransformer, wan.build_transformer),
+}
+"""By backbone the class of the transformer, and what makes one of a checkpoint."""
 
 
 def small_settings(prepared: PreparedAnimation, _prompts: Sequence[str] = ()) -> Settings:
@@ -160,13 +196,8 @@ def load_large(prepared: PreparedAnimation, remarks: list[str]) -> WanModels:
     """The parts of a preset on Wan, on the CPU, but for the text encoder."""
     preset, parts = prepared.job.preset, prepared.parts
     dtype = choose_dtype(torch.device(prepared.device), preset.precision)
-    config, tensors = _config_and_tensors(WanMotionTransformer, preset.transformer, parts["transformer"])
-    for number, words in enumerate(preset.loras, start=1):
-        path = parts[f"lora-{number}"].path
-        assert path is not None  # a LoRA is never seeded
-        alpha, (source, scale) = alpha_of(read_lora_config(path)), lora_of(words)
-        remarks.append(f"LoRA `{source}`: {merge_lora(tensors, read_tensors(path), scale, alpha=alpha, name=source)}")
-    transformer = wan.build_transformer(config, tensors, dtype)
+    transformer = load_transformer(preset, parts, torch.device(prepared.device), prepared.job.quantize, remarks)
+    assert isinstance(transformer, WanMotionTransformer)
     vae = wan_vae.build_vae(*_config_and_tensors(AutoencoderKLWan, preset.vae, parts["vae"]), dtype)
     clip = parts["picture_encoder"]
     assert clip.path is not None

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mtvcraft_cli.cache import key_of
 from mtvcraft_cli.device.memory import peak_memory
+from mtvcraft_cli.device.plan import known_as
 from mtvcraft_cli.device.rates import Kind, keep_rates
 from mtvcraft_cli.errors import MtvcraftError
 from mtvcraft_cli.jobs.animation import PreparedAnimation
@@ -96,7 +97,8 @@ class AnimationReport:
             took["pose"] = self.times_s["pose"]
         found = {kind: plan.work[kind] / seconds for kind, seconds in took.items() if seconds and plan.work[kind]}
         with suppress(MtvcraftError, OSError):  # the video is made, and this is only a memory of speeds
-            keep_rates(self.prepared.cache.folder, plan.machine.card, plan.task.preset.name, found)
+            name = known_as(plan.task.preset, plan.placement.quantize)
+            keep_rates(self.prepared.cache.folder, plan.machine.card, name, found)
 
     @property
     def seconds(self) -> float:
@@ -115,6 +117,7 @@ class AnimationReport:
             *TEXT_PARTS,
         )  # besides tokens and picture
         inputs = {name: sha256 for name, sha256 in prepared.hashes.items() if name.startswith(own)}
+        counted = ("torch", "diffusers", *(["bitsandbytes"] if prepared.job.quantize != "none" else []))
         parts = {
             "inputs": inputs,
             "picture": hashlib.sha256(picture.tobytes()).hexdigest(),
@@ -122,10 +125,11 @@ class AnimationReport:
             "preset": preset.fingerprint,
             "seed": prepared.job.seed,
             "two_passes": prepared.job.two_passes,
+            "quantize": prepared.job.quantize,
             "frames": prepared.windows[0].frames,
             "overlap": prepared.windows[-1].carried,
             "device": torch.device(prepared.device).type,
-            "versions": {name: version for name, version in versions().items() if name in ("torch", "diffusers")},
+            "versions": {name: version for name, version in versions().items() if name in counted},
         }
         return KeptWindows(report=self, parts=parts, tokens=tokens.tokens)
 

@@ -243,7 +243,7 @@ def make_optimiser(loop: Loop, weights: Sequence[nn.Parameter]) -> torch.optim.O
     if loop.optimiser == "adamw":
         return torch.optim.AdamW(weights, fused=True, **kwargs)  # type: ignore[arg-type]
     try:
-        from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found]
+        from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
         raise MtvcraftError(
             "the 8-bit optimiser needs bitsandbytes",
