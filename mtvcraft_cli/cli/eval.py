@@ -10,10 +10,11 @@ import typer
 from mtvcraft_cli.cli.console import answer, say, table, warn, watch
 from mtvcraft_cli.cli.download import supply
 from mtvcraft_cli.cli.eval_table import laid_out
-from mtvcraft_cli.cli.options import Device, DryRun, Force, PresetName, Weights, Yes, typed
+from mtvcraft_cli.cli.options import Device, DryRun, Force, Offload, PresetName, Weights, Yes, typed
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
 if TYPE_CHECKING:
+    from mtvcraft_cli.device.placement import Wanted
     from mtvcraft_cli.eval.bench import Bench
     from mtvcraft_cli.jobs.evaluation import EvalJob, System
 
@@ -79,6 +80,7 @@ def eval_(
         Path | None, _of_mini(help="Recorded motion for it, an `.npz`; without it only dances of our own.")
     ] = None,
     device: Device = "auto",
+    offload: Offload = "auto",
     weights: Weights = None,
     yes: Yes = False,
     force: Force = False,
@@ -90,6 +92,12 @@ def eval_(
             raise MtvcraftError(
                 "bench mini makes its clips itself, and takes no videos",
                 hint="leave out `--pred`, `--gt`, `--baseline`, `--explain`, `--csv` and `--html`",
+                exit=Exit.USAGE,
+            )
+        if offload not in ("auto", "none"):
+            raise MtvcraftError(
+                f"bench mini keeps its model on the device, and knows no `--offload {offload}`",
+                hint="leave out `--offload`",
                 exit=Exit.USAGE,
             )
         return _mini(preset, clips, frames, motion, device, weights, yes=yes, dry_run=dry_run)
@@ -126,10 +134,16 @@ def eval_(
         command=typed(),
     )
     if run or (chosen is not None and not systems):
-        made, failed = _make(job, preset, seed, name, yes=yes, dry_run=dry_run)
+        made, failed = _make(job, preset, seed, name, offload, yes=yes, dry_run=dry_run)
         if dry_run:
             return None
         job = replace(job, systems=made, made_failed=failed)
+    elif offload != "auto":
+        raise MtvcraftError(
+            f"`--offload {offload}` is for making results, and these are only scored",
+            hint="leave it out, or make them first with `--run`",
+            exit=Exit.USAGE,
+        )
     elif not systems:
         raise MtvcraftError(
             "there is nothing to score",
@@ -231,7 +245,7 @@ def _metrics(text: str) -> list[str]:
 
 
 def _make(
-    job: "EvalJob", preset: str, seed: int, name: str | None, *, yes: bool, dry_run: bool
+    job: "EvalJob", preset: str, seed: int, name: str | None, offload: "Wanted", *, yes: bool, dry_run: bool
 ) -> "tuple[list[System], dict[str, str]]":
     """Make the results that are to be scored; give the systems back, and the clips that failed."""
     from mtvcraft_cli.cache import open_cache
@@ -256,6 +270,7 @@ def _make(
         bench=job.bench,
         seed=seed,
         device=job.device,
+        offload=offload,
         weights=job.weights,
         command=job.command,
     )
@@ -276,14 +291,17 @@ def _make(
             warn(f"clip `{clip}` can't be made: {animation.message}")
         elif not (animation.made and animation.framed):
             try:
-                run_animation(animation, watch, loaded)
+                report = run_animation(animation, watch, loaded)
             except MtvcraftError as error:
                 if error.exit is not Exit.INPUT:
                     raise
                 failed[clip] = error.message
                 warn(f"clip `{clip}` can't be made: {error.message}")
             else:
+                for line in report.warnings:
+                    warn(f"clip `{clip}`: {line}")
                 say(f"made clip `{clip}`")
+    loaded.close()
     own = System(name or (folders[0].name if folders else f"ours ({Path(plain).stem})"), making.output, preset=plain)
     return [own, *(system for system in job.systems if system.folder is None)], failed
 
