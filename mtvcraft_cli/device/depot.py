@@ -25,7 +25,8 @@ class Depot:
 
     def __init__(self, device: torch.device, folder: Path) -> None:
         self.device, self.folder = device, folder
-        self.placement, self.shares = Placement(), ()
+        self.placement = Placement()
+        self.shares: tuple[int, ...] = ()
         self._scratch: Scratch | None = None
 
     def become(self, placement: Placement, shares: Sequence[int], modules: Iterable[nn.Module]) -> None:

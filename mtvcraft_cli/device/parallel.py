@@ -142,7 +142,7 @@ class Team:
                 self.run(module, tuple(inputs))
 
 
-class Leading(ModelHook):  # type: ignore[misc]
+class Leading(ModelHook):
     """Hands the inputs of each forward to the other processes, and joins what they make of them."""
 
     def __init__(self, team: Team) -> None:

@@ -190,7 +190,7 @@ class Plan:
         further = zip(self.further_cards, machine.cards_free[1:], strict=False)
         needs: list[tuple[Literal["card", "further card", "ram", "disk", "scratch"], int, int | None]] = [
             ("card", int(self.card_peak * SLACK), machine.card_free),
-            *(("further card", int(peak * SLACK), free) for peak, free in further),  # type: ignore[list-item]
+            *(("further card", int(peak * SLACK), free) for peak, free in further),
             ("ram", self.ram_peak, machine.ram_free),
             ("disk", self.download_bytes, machine.disk_free),
             ("scratch", self.scratch_bytes, machine.scratch_free),
@@ -462,7 +462,9 @@ class _Run:
         card = sum(self.on_card(part) for part in there) + peak
         back = there[0] in ("text_encoder", "tokenizer")  # these two always come back to RAM
         if there[0] == "text_encoder" and self.placement.offload in STREAMED:
-            held = self.drawn("text_encoder")  # which stays as it was read, and is never pinned
+            held = self.drawn("text_encoder")  # whose blocks stay as they were read, and are never pinned
+            if self.placement.offload != "sequential":
+                held += self.wide * (self.counts["text_encoder"].all - self.counts["text_encoder"].blocks)
         else:
             held = self.counts[there[0]].bytes(self.wide) if back else sum(self.at_rest(part) for part in there)
         ram = base + held + sum(self.at_rest(part) for part in rest)

@@ -1,7 +1,8 @@
 """`--gpus`: the transformer's layers one after the other over several cards, where one is too small."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
@@ -84,7 +85,7 @@ def shares_of(whole: int, free: Sequence[int]) -> tuple[int, ...]:
 
 
 def split(module: "nn.Module", devices: "Sequence[torch.device]", shares: Sequence[int]) -> dict[str, int]:
-    """Spread a network's layers over devices, the first layers on the first one; blocks stay whole.
+    """Spread a network's layers over devices, the first layers on the first one.
 
     Args:
         module: a transformer with its weights in RAM.
@@ -93,31 +94,42 @@ def split(module: "nn.Module", devices: "Sequence[torch.device]", shares: Sequen
 
     Returns:
         The place in `devices` of each part.
-
-    Raises:
-        MtvcraftError: exit 5; the blocks don't fill the cards so that all find room.
     """
-    from accelerate import dispatch_model, infer_auto_device_map
+    from accelerate import dispatch_model
 
-    largest = max(_bytes(block) for blocks in module.children() for block in blocks.children())
-    # A block more than its share for each, since blocks don't end where shares do, and one that accelerate sets aside.
-    limits = {place: share + largest * (2 if place == 0 else 1) for place, share in enumerate(shares)}
-    places = infer_auto_device_map(
-        module, max_memory=limits, no_split_module_classes=module._no_split_modules, clean_result=False
-    )
-    if left := [name for name, place in places.items() if place == "disk"]:
-        raise MtvcraftError(
-            f"the transformer does not fit on the cards: no room for `{left[0]}` and {len(left) - 1} more",
-            hint="name more cards with `--gpus`, or let one stream its weights with `--offload group`",
-            exit=Exit.FIT,
-        )
-    on = {name: devices[place] for name, place in places.items()}
+    places = places_of(module, shares)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*do not match any submodules.*")  # the network's own parameters
+        on = {name: devices[place] for name, place in places.items()}
         dispatch_model(module, on, main_device=devices[0], force_hooks=True)
     for parameter in module.parameters(recurse=False):  # which accelerate leaves where they are
         parameter.data = parameter.data.to(devices[0])
-    return dict(places)
+    return places
+
+
+def places_of(module: "nn.Module", shares: Sequence[int]) -> dict[str, int]:
+    """Which share each part of a network belongs to: blocks stay whole, and no share is exceeded by more than one.
+
+    accelerate's own `infer_auto_device_map` fills the first card to the brim, and by two blocks more than it was told.
+    """
+    places = {name: 0 for name, _ in module.named_parameters(recurse=False)}
+    ends, before = list(accumulate(shares)), sum(tensor.nbytes for tensor in module.parameters(recurse=False))
+    for name, part in _parts(module):
+        size = sum(tensor.nbytes for tensor in part.parameters())
+        middle = before + size / 2
+        places[name] = next((place for place, end in enumerate(ends) if middle <= end), len(ends) - 1)
+        before += size
+    return places
+
+
+def _parts(module: "nn.Module") -> "Iterator[tuple[str, nn.Module]]":
+    from torch import nn
+
+    for name, child in module.named_children():
+        if isinstance(child, nn.ModuleList):
+            yield from ((f"{name}.{index}", block) for index, block in enumerate(child))
+        else:
+            yield name, child
 
 
 def join(module: "nn.Module") -> None:
@@ -128,7 +140,3 @@ def join(module: "nn.Module") -> None:
     if hasattr(module, "hf_device_map"):
         del module.hf_device_map
     module.to("cpu")
-
-
-def _bytes(module: "nn.Module") -> int:
-    return sum(tensor.nbytes for tensor in module.parameters())

@@ -34,9 +34,9 @@ def machine_of(device: str, cards: Sequence[int] = ()) -> Machine:
         import torch
 
         named = [torch.device("cuda", number) for number in cards] if len(cards) > 1 else [torch.device(device)]
-        free = tuple(torch.cuda.mem_get_info(card)[0] + torch.cuda.memory_reserved(card) for card in named)
-        several = {"cards_free": free, "cards": tuple(cards)} if len(cards) > 1 else {}
-        return Machine(card=torch.cuda.get_device_name(named[0]), card_free=free[0], ram_free=ram, **several)
+        each = tuple(torch.cuda.mem_get_info(card)[0] + torch.cuda.memory_reserved(card) for card in named)
+        machine = Machine(card=torch.cuda.get_device_name(named[0]), card_free=each[0], ram_free=ram)
+        return replace(machine, cards_free=each, cards=tuple(cards)) if len(cards) > 1 else machine
     if device.startswith("mps"):
         return Machine(card="Apple GPU", card_free=ram, ram_free=ram)
     return Machine(card=None, card_free=None, ram_free=ram)

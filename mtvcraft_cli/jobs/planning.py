@@ -39,8 +39,8 @@ def machine_for(job: PlanJob) -> Machine:
         from mtvcraft_cli.device.place import choose_device
 
         machine = machine_of(str(choose_device(job.device)))
-    disk = {"disk_free": free_disk(hub_cache()), "scratch_free": free_disk(default_folder())}
-    return replace(machine, ram_free=ram or machine.ram_free, **disk)
+    machine = replace(machine, disk_free=free_disk(hub_cache()), scratch_free=free_disk(default_folder()))
+    return replace(machine, ram_free=ram or machine.ram_free)
 
 
 def plan_preset(preset: Preset, job: PlanJob, machine: Machine, cache: Path) -> Plan:

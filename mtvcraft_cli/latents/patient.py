@@ -1,15 +1,12 @@
 """A painter that doesn't give up when memory is too small."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from mtvcraft_cli.shapes import MotionTokens, Video
-
-if TYPE_CHECKING:
-    from mtvcraft_cli.latents.walk import Painter
 
 T = TypeVar("T")
 
@@ -20,11 +17,11 @@ class Patient:
     Noise is drawn anew from the same place, so the frames are those that would have been made at once.
 
     Args:
-        painter: who paints.
+        painter: who paints, a `walk.Painter`.
         make_room: makes room and tells whether there was any to be made.
     """
 
-    def __init__(self, painter: "Painter", make_room: Callable[[], bool]) -> None:
+    def __init__(self, painter: Any, make_room: Callable[[], bool]) -> None:
         self.painter, self.make_room = painter, make_room
 
     def look(self, generator: torch.Generator) -> Tensor:

@@ -2,16 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from mtvcraft_cli.device.ranks import rank, world_size
 from mtvcraft_cli.jobs.animation import PreparedAnimation
+from mtvcraft_cli.latents.walk import Models, WanModels
 
 if TYPE_CHECKING:
     from mtvcraft_cli.device.parallel import Team
-    from mtvcraft_cli.latents.walk import Models, WanModels
 
-M = TypeVar("M", bound="Models | WanModels")
 _teams: "list[Team]" = []
 """The team of this process, once there is one."""
 
@@ -38,7 +37,7 @@ def run_as_rank(run: Callable[[], int]) -> int:
             part()
 
 
-def together(prepared: PreparedAnimation, load: "Callable[[], M]") -> "M":
+def together(prepared: PreparedAnimation, load: Callable[[], Models | WanModels]) -> Models | WanModels:
     """Load the models of a job; where there are several processes, have the others load the transformer as well."""
     if world_size() == 1:
         return load()

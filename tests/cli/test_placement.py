@@ -60,9 +60,9 @@ def test_jobs_hand_models_on_from_placement_to_placement(there: Path, backbone: 
         assert attached(loaded.models.transformer) is (way in ("group", "disk", "sequential"))
         told = json.loads((there / f"{number}.mp4.json").read_text())["placement"]
         assert (told["offload"], told["planned_offload"]) == (way, way)
-        files = list(cache.folder.glob("offload/.*.part/*.safetensors"))
+        files = list(there.glob("cache-*/offload/.*.part/*.safetensors"))
         assert bool(files) is (way == "disk")
-        assert report.warnings == []
+        assert not any("memory" in line for line in report.warnings)
     loaded.close()
     assert len(models) == 1, "loaded once"
     assert list(there.glob("cache-*/offload/.*.part")) == []
@@ -148,6 +148,22 @@ def test_cards_that_are_not_here_are_refused(there: Path) -> None:
     assert_refused(mtvcraft(*words, "--gpus", "0,0", cwd=there), 2, "twice")
 
 
+def test_only_commands_that_can_share_their_work_run_in_several_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mtvcraft_cli.cli.front import main
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for number, said in (
+        ("0", "error: torchrun has started 2 processes, and `mtvcraft batch` works in one"),
+        ("1", ""),
+    ):
+        monkeypatch.setenv("RANK", number)
+        assert main(["batch", "jobs.csv"]) == 2
+        heard = capsys.readouterr().err
+        assert heard.partition("\n")[0] == said, "only the first one speaks"
+
+
 def test_two_processes_make_the_video_that_one_makes(there: Path) -> None:
     save_joints(there / "drive.npy", 20)
     words = ["animate", "ref.png", "drive.npy", "--preset", "toy", "--device", "cpu"]
@@ -159,7 +175,7 @@ def test_two_processes_make_the_video_that_one_makes(there: Path) -> None:
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["placement"]["processes"] == {"branches_apart": 2, "patches_cut_in": 1}
-    assert done.stderr.count("preset toy on cpu in 2 processes, 2 branches of guidance apart") == 1, done.stderr
+    assert done.stderr.count(" on cpu in 2 processes, 2 branches of guidance apart") == 1, done.stderr
     assert done.stderr.count("wrote `two.mp4`") == 1, "only one of the two speaks"
     one, two = (
         load_file(next((there / cache / "windows").glob("*/kept.safetensors")))["kept"] for cache in ("alone", "shared")
