@@ -5,7 +5,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
-from mtvcraft_cli.device.place import working
 from mtvcraft_cli.jobs.animation import PreparedAnimation
 from mtvcraft_cli.jobs.files import PreparedList, PreparedPose, PreparedTokens
 from mtvcraft_cli.jobs.timing import Timing, plan_timing
@@ -18,10 +17,10 @@ from mtvcraft_cli.joints.people import choose_person, people_rows
 from mtvcraft_cli.joints.sheet import contact_sheet
 from mtvcraft_cli.joints.skeleton import PARTS
 from mtvcraft_cli.joints.view import write_view
-from mtvcraft_cli.latents.walk import Models, Settings, WanModels, WanSettings, walk
+from mtvcraft_cli.latents.walk import Settings, WanSettings, walk
 from mtvcraft_cli.progress import Watch
 from mtvcraft_cli.runs.compare import write_comparison
-from mtvcraft_cli.runs.models import Loaded, load_tokenizer, offload_of
+from mtvcraft_cli.runs.models import Loaded, load_tokenizer
 from mtvcraft_cli.runs.motion import (
     MotionInTokens,
     find_motion,
@@ -51,9 +50,11 @@ def run_animation(prepared: PreparedAnimation, watch: Watch, loaded: "Loaded | N
 
     T frames of the driver, W windows of F latent frames each, H x W pixels. Many jobs share what is `loaded`.
     """
+    if loaded is None:
+        with Loaded() as own:
+            return run_animation(prepared, watch, own)
     job, preset = prepared.job, prepared.job.preset
     report = AnimationReport(prepared=prepared)
-    loaded = loaded or Loaded()
     with report.stage("load"):
         tokenizer = loaded.tokenizer_for(prepared)
         report.handed_on = loaded.models is not None
@@ -79,7 +80,7 @@ def run_animation(prepared: PreparedAnimation, watch: Watch, loaded: "Loaded | N
         if models.dynamic:
             first_mm = first_pose(prepared, motion, tokens, tokenizer, report.remarks)
             settings = replace(settings, joint_mean_mm=first_mm)
-        animate(prepared, models, settings, picture, tokens, tokenizer, report, watch)
+        animate(prepared, loaded, settings, picture, tokens, tokenizer, report, watch)
         write_sidecar(job.output, report.sidecar())
         report.keep_rates()
     if job.compare is not None:
@@ -90,7 +91,7 @@ def run_animation(prepared: PreparedAnimation, watch: Watch, loaded: "Loaded | N
 
 def animate(
     prepared: PreparedAnimation,
-    models: Models | WanModels,
+    loaded: Loaded,
     settings: Settings | WanSettings,
     picture: Picture,
     tokens: MotionInTokens,
@@ -100,13 +101,15 @@ def animate(
 ) -> None:
     """Tokens to frames, window by window, written as they are made."""
     job, timing = prepared.job, prepared.timing
+    assert loaded.models is not None
+    assert loaded.depot is not None
     with (
         report.stage("animate"),
         VideoWriter(job.output, job.preset.size_px, timing.rate, crf=job.crf, sound=prepared.sound) as writer,
         FrameWriter(job.frames_dir) if job.frames_dir is not None else nullcontext() as lossless,
     ):
         frames = walk(
-            models,
+            loaded.models,
             picture,
             (motion_tokens(tokens.tokens, tokenizer, window.index)[0] for window in prepared.windows),  # (F * 24, D)
             prepared.windows,
@@ -114,13 +117,15 @@ def animate(
             job.seed,
             kept=report.keep(tokens, picture, settings.joint_mean_mm),
             watch=watch,
-            working=report.timed(partial(working, device=settings.device, offload=offload_of(prepared))),
+            working=report.timed(loaded.depot.working),
+            make_room=partial(loaded.make_room, prepared, report.warnings),
         )
         for batch in retimed(frames, timing):
             writer.write(batch)  # (n, H, W, 3)
             if lossless is not None:
                 lossless.write(batch)
             report.frames += len(batch)
+    report.placement = loaded.depot.placement
 
 
 def retimed(frames: Iterator[Frames], timing: Timing) -> Iterator[Frames]:

@@ -118,14 +118,16 @@ def check_all(tasks: Sequence["Task"], cache: "Cache", ray: str | None, supplied
     refuse([(task.where, error) for task, error in check_tasks(tasks)], len(tasks))
     if ray is not None:
         return
-    from mtvcraft_cli.device.place import choose_device
-    from mtvcraft_cli.device.quantise import check_quantize
+    from mtvcraft_cli.jobs.animation import device_of
 
-    for name in dict.fromkeys(task.job.device for task in tasks):
-        device = str(choose_device(name))
-        for quantize in dict.fromkeys(task.job.quantize for task in tasks if task.job.device == name):
-            check_quantize(quantize, choose_device(name))
-        own = [task for task in tasks if task.job.device == name]
+    known, by_device = dict[object, str](), dict[str, list["Task"]]()
+    for task in tasks:
+        job = task.job
+        wanted = (job.device, job.offload, job.gpus, job.quantize)
+        if wanted not in known:
+            known[wanted] = device_of(job)
+        by_device.setdefault(known[wanted], []).append(task)
+    for device, own in by_device.items():
         refuse([(task.where, error) for task, error in check_weights(own, device, cache, supplied_by)], len(tasks))
 
 

@@ -12,10 +12,11 @@ from mtvcraft_cli.cli.console import answer, say, table, warn, watch
 from mtvcraft_cli.cli.download import supply
 from mtvcraft_cli.cli.eval_table import laid_out
 from mtvcraft_cli.cli.front import running
-from mtvcraft_cli.cli.options import Device, DryRun, Force, Quantize, Weights, Yes, typed
+from mtvcraft_cli.cli.options import Device, DryRun, Force, Offload, Quantize, Weights, Yes, typed
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
 if TYPE_CHECKING:
+    from mtvcraft_cli.device.placement import Wanted
     from mtvcraft_cli.eval.bench import Bench
     from mtvcraft_cli.jobs.evaluation import EvalJob, System
 
@@ -28,10 +29,10 @@ ONLY_MINI = ("clips", "frames", "motion")
 """What means nothing to the other benches."""
 NEVER_MINI = (
     *("pred", "gt", "name", "protocol", "metrics", "truth_fit", "baseline", "rows", "allow_missing"),
-    *("allow_length_mismatch", "floor", "intervals", "run", "seed", "explain", "csv", "html", "jobs"),
+    *("allow_length_mismatch", "floor", "intervals", "run", "seed", "explain", "csv", "html", "jobs", "offload"),
 )
-"""What means nothing to bench mini."""
-ONLY_RUN = ("preset", "seed")
+"""What means nothing to bench mini, which keeps its model on the device."""
+ONLY_RUN = ("preset", "seed", "offload", "quantize")
 """What means nothing where results are only scored."""
 
 
@@ -103,6 +104,7 @@ def eval_(
         Path | None, _of_mini(help="Recorded motion for it, an `.npz`; without it only dances of our own.")
     ] = None,
     device: Device = "auto",
+    offload: Offload = "auto",
     quantize: Quantize = "none",
     weights: Weights = None,
     yes: Yes = False,
@@ -152,7 +154,7 @@ def eval_(
         command=typed(),
     )
     if made:
-        systems, failed = _make(job, preset, seed, quantize, name, yes=yes, dry_run=dry_run)
+        systems, failed = _make(job, preset, seed, offload, quantize, name, yes=yes, dry_run=dry_run)
         if dry_run:
             return None
         job = replace(job, systems=systems, made_failed=failed)
@@ -276,7 +278,15 @@ def _metrics(text: str) -> list[str]:
 
 
 def _make(
-    job: "EvalJob", preset: str, seed: int, quantize: Quantize, name: str | None, *, yes: bool, dry_run: bool
+    job: "EvalJob",
+    preset: str,
+    seed: int,
+    offload: "Wanted",
+    quantize: Quantize,
+    name: str | None,
+    *,
+    yes: bool,
+    dry_run: bool,
 ) -> "tuple[list[System], dict[str, str]]":
     """Make the results that are to be scored; give the systems back, and the clips that failed."""
     from mtvcraft_cli.cache import open_cache
@@ -287,7 +297,7 @@ def _make(
     folders = [system for system in job.systems if system.folder is not None]
     if len(folders) > 1:
         raise MtvcraftError("`--run` makes one system's results", hint="give one `--pred`", exit=Exit.USAGE)
-    chosen, why = choose_preset(preset, job.weights, job.device, quantize)
+    chosen, why = choose_preset(preset, job.weights, job.device, quantize=quantize)
     plain = chosen.name
     chosen, how = as_in_the_paper(chosen)
     stem = f"eval-{job.bench.name if job.bench else job.truth.name}-{Path(plain).stem}"
@@ -302,6 +312,7 @@ def _make(
         bench=job.bench,
         seed=seed,
         device=job.device,
+        offload=offload,
         quantize=quantize,
         weights=job.weights,
         command=job.command,
@@ -316,21 +327,24 @@ def _make(
     from mtvcraft_cli.pipeline import run_animation
     from mtvcraft_cli.runs.models import Loaded
 
-    failed, loaded = dict(prepared.broken), Loaded()
-    for clip, animation in prepared.animations():
-        if isinstance(animation, MtvcraftError):
-            failed[clip] = animation.message
-            warn(f"clip `{clip}` can't be made: {animation.message}")
-        elif not (animation.made and animation.framed):
-            try:
-                run_animation(animation, watch, loaded)
-            except MtvcraftError as error:
-                if error.exit is not Exit.INPUT:
-                    raise
-                failed[clip] = error.message
-                warn(f"clip `{clip}` can't be made: {error.message}")
-            else:
-                say(f"made clip `{clip}`")
+    failed = dict(prepared.broken)
+    with Loaded() as loaded:
+        for clip, animation in prepared.animations():
+            if isinstance(animation, MtvcraftError):
+                failed[clip] = animation.message
+                warn(f"clip `{clip}` can't be made: {animation.message}")
+            elif not (animation.made and animation.framed):
+                try:
+                    report = run_animation(animation, watch, loaded)
+                except MtvcraftError as error:
+                    if error.exit is not Exit.INPUT:
+                        raise
+                    failed[clip] = error.message
+                    warn(f"clip `{clip}` can't be made: {error.message}")
+                else:
+                    for line in report.warnings:
+                        warn(f"clip `{clip}`: {line}")
+                    say(f"made clip `{clip}`")
     return systems, failed
 
 
@@ -350,7 +364,7 @@ def _mini(
     from mtvcraft_cli.jobs.choice import choose_preset
     from mtvcraft_cli.jobs.mini import MiniJob, prepare_mini
 
-    chosen, why = choose_preset(preset, weights, device, quantize)
+    chosen, why = choose_preset(preset, weights, device, quantize=quantize)
     job = MiniJob(
         preset=chosen, clips=clips, frames=frames, motion=motion, device=device, quantize=quantize, weights=weights
     )

@@ -18,6 +18,7 @@ from typer.models import OptionInfo
 from mtvcraft_cli.cli.console import ProgressKind, console, detail, fail, say
 from mtvcraft_cli.cli.settings import read_settings
 from mtvcraft_cli.device.memory import peak_memory
+from mtvcraft_cli.device.ranks import WITH_RANKS, rank, world_size
 from mtvcraft_cli.errors import Exit, MtvcraftError, explained
 from mtvcraft_cli.quiet import without_hub_kernels
 
@@ -252,6 +253,36 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)
     without_hub_kernels()
     words = sys.argv[1:] if arguments is None else arguments
+    if world_size() > 1 and words[:1] != ["train"]:  # which shares its work in its own way
+        return _as_rank(words)
+    return _run(words)
+
+
+def _as_rank(words: list[str]) -> int:
+    """Run the program as one of the processes that torchrun started: the first speaks, others only of their end."""
+    command = next((word for word in words if not word.startswith("-")), "")
+    if command not in WITH_RANKS:
+        if rank() == 0:
+            fail(
+                f"torchrun has started {world_size()} processes, and `mtvcraft {command}` works in one",
+                f"start it without torchrun; with it there are {', '.join(WITH_RANKS)} and train",
+            )
+        return int(Exit.USAGE)
+    from mtvcraft_cli.runs.ranks import run_as_rank
+
+    try:
+        return run_as_rank(partial(_run, words))
+    except (Interrupted, KeyboardInterrupt):
+        return int(Exit.INTERRUPTED)
+    except Exception as error:
+        _show_trace("--debug" in words)
+        told = explained(error)
+        if not isinstance(error, ConnectionError) and "peer" not in str(error):  # else it is another one that failed
+            fail(f"process {rank()}: {told.message}", told.hint)
+        return int(told.exit)
+
+
+def _run(words: list[str]) -> int:
     try:
         asks = {"--help", "-h", "--version"} & set(words)  # answered even where a settings file is wrong
         settings = {} if asks else read_settings(_settable, ONLY_BY_FLAG)

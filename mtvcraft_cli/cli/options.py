@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mtvcraft_cli.device.placement import Wanted
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
 if TYPE_CHECKING:
@@ -25,6 +26,17 @@ Weights = Annotated[
     typer.Option("--weights", help="Folder of checkpoints laid out like the repositories, looked at before the hub's."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Offload = Annotated[
+    Wanted,
+    typer.Option(
+        help="What stays on the card while a network works: all (none), it alone (model), two of its blocks (group) "
+        "or layers (sequential); disk: two blocks, the rest in files."
+    ),
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(metavar="N,N", help="Split the transformer's layers over these cards where one is too small."),
+]
 Quantize = Annotated[
     Literal["none", "int8", "nf4", "fp8"],
     typer.Option(help="Store matrices of transformer and text encoder in fewer bits: less memory, not exact."),

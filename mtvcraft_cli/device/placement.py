@@ -1,7 +1,7 @@
 """Ways to place a network where memory is short, and what each of them takes."""
 
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 from mtvcraft_cli.device.sizes import Count
 
@@ -9,6 +9,10 @@ Offload: TypeAlias = Literal["none", "model", "group", "sequential", "disk"]
 """What stays on the card while a network works: "none" keeps every network there, "model" only the one that works,
 "group" of that one two groups of blocks (one works, the next is on its way), "sequential" a single layer; "disk" is
 like "group", with the rest in files and not in RAM."""
+Wanted: TypeAlias = Literal["auto", "none", "model", "group", "sequential", "disk"]
+"""What `--offload` takes; "auto" leaves it to the plan."""
+STREAMED: Final = ("group", "sequential", "disk")
+"""Placements whose weights come to the card anew in every forward of the transformer."""
 Quantize: TypeAlias = Literal["none", "int8", "nf4", "fp8"]
 """How matrices of the blocks are stored; motion attention, norms and both ends stay as they are."""
 Packing: TypeAlias = Literal["int8", "nf4", "fp8"]
@@ -25,10 +29,13 @@ class Placement:
 
     offload: Offload = "none"
     quantize: Quantize = "none"
+    cards: tuple[int, ...] = ()
+    """Numbers of the cards that the transformer's layers are split over, in sequence; () where one holds them all. The
+    other networks then come to the first card one at a time."""
 
 
-RUNNABLE: Final = (Placement(), Placement(offload="model"))
-"""What the program can do today, the fastest first; a plan chooses among these."""
+RUNNABLE: Final = tuple(Placement(offload=way) for way in get_args(Offload))
+"""What the program can do on one card, the fastest first; a plan chooses among these."""
 
 
 def stored_bytes(count: Count, wide: int, quantize: Quantize) -> int:
@@ -57,8 +64,8 @@ def card_bytes(count: Count, wide: int, placement: Placement) -> int:
     whole = stored_bytes(count, wide, placement.quantize)
     if placement.offload in ("none", "model") or not count.blocks:
         return whole
-    if placement.offload == "sequential":
-        return count.leaf * wide
+    if placement.offload == "sequential":  # while one layer works the next is on its way
+        return (count.leaf + min(count.leaf, count.block)) * wide
     share = whole / count.bytes(wide)
     return int(share * wide * (count.all - count.blocks + 2 * count.block))
 
@@ -67,6 +74,15 @@ def ram_bytes(count: Count, wide: int, placement: Placement) -> int:
     """What a network's weights take in RAM while it does not work, or works on a card that doesn't hold all of it."""
     if placement.offload == "none":
         return 0
+    stored = stored_bytes(count, wide, placement.quantize)
     if placement.offload == "disk" and count.blocks:
         return card_bytes(count, wide, placement)
-    return stored_bytes(count, wide, placement.quantize)
+    if placement.offload == "group" and count.pinned:
+        return stored + int((count.pinned - count.blocks) * wide * stored / count.bytes(wide))
+    return stored
+
+
+def smaller(offload: Offload) -> tuple[Offload, ...]:
+    """The placements that take less of a card, the fastest first."""
+    ways: tuple[Offload, ...] = ("none", "model", "group", "sequential")  # weights in files take no less of it
+    return ways[ways.index(offload) + 1 :] if offload in ways else ("sequential",)

@@ -49,6 +49,9 @@ class Count:
     """Those that can be quantised: matrices of the blocks outside motion attention."""
     matrix: int = 0
     """Those of the largest of these."""
+    pinned: int = 0
+    """Those of the blocks, each matrix counted as the next power of two: what PyTorch pins for it in RAM. 0 where
+    that isn't counted."""
 
     def bytes(self, wide: int) -> int:
         """What they take where a number has `wide` bytes (4 or 2)."""
@@ -57,6 +60,11 @@ class Count:
 
 def _linear(inputs: int, outputs: int, bias: bool = True) -> int:
     return inputs * outputs + (outputs if bias else 0)
+
+
+def _more_pinned(*matrices: int) -> int:
+    """By how much the next powers of two are more than these."""
+    return sum((1 << (numbers - 1).bit_length()) - numbers for numbers in matrices)
 
 
 def _conv(inputs: int, outputs: int, kernel: int) -> int:
@@ -78,6 +86,8 @@ def small_transformer(sizes: Sizes) -> Count:
     if sizes.get("motion_positions") == "learnable":
         ends += (24 + 13) * wide
     motion = len(range(0, layers, sizes.get("motion_every", 1)))
+    square, more = wide * wide, 2 * _more_pinned(3 * time * wide)
+    more = layers * (more + 4 * _more_pinned(square) + 2 * _more_pinned(4 * square)) + 4 * motion * _more_pinned(square)
     return Count(
         embedding + layers * block + motion * attention + ends,
         whole=embedding,
@@ -86,6 +96,7 @@ def small_transformer(sizes: Sizes) -> Count:
         leaf=_linear(wide, 4 * wide),
         linear=layers * 12 * wide * wide,
         matrix=4 * wide * wide,
+        pinned=layers * block + motion * attention + more,
     )
 
 
@@ -111,6 +122,8 @@ def large_transformer(sizes: Sizes) -> Count:
     motion = len(range(0, layers, sizes.get("motion_every", 4)))
     whole = time + 2 * picture + 2 * wide + layers * (2 * wide + 6 * wide) + motion * 2 * wide + 2 * wide
     blocks = layers * (block + 8 * wide) + motion * (attention + 2 * wide)
+    squares = 10 * layers + 4 * motion
+    more = squares * _more_pinned(wide * wide) + 2 * layers * _more_pinned(wide * inner)
     return Count(
         embedder + layers * block + motion * attention + ends + whole,
         whole=whole,
@@ -119,6 +132,7 @@ def large_transformer(sizes: Sizes) -> Count:
         leaf=_linear(wide, inner),
         linear=layers * (10 * wide * wide + 2 * wide * inner),
         matrix=wide * max(wide, inner),
+        pinned=blocks + more,
     )
 
 

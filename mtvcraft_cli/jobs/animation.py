@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtvcraft_cli.cache import Cache
-from mtvcraft_cli.device.placement import Placement, Quantize
-from mtvcraft_cli.device.plan import Plan, Task, make_plan
+from mtvcraft_cli.device.placement import Quantize, Wanted
+from mtvcraft_cli.device.plan import Plan, Task, branches, make_plan
+from mtvcraft_cli.device.ranks import arrange, rank_device, world_size
+from mtvcraft_cli.device.split import check_cards
+from mtvcraft_cli.device.together import check_together
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.jobs.drive import (
     Drive,
@@ -25,7 +28,18 @@ from mtvcraft_cli.jobs.drive import (
     look_at_drive,
     tokenizer_identity,
 )
-from mtvcraft_cli.jobs.fit import check_fit, machine_of, peak_text, place_text, rates_of, sources_of, time_text
+from mtvcraft_cli.jobs.fit import (
+    check_fit,
+    free_disk,
+    heads_of,
+    machine_of,
+    peak_text,
+    place_text,
+    placement_of,
+    rates_of,
+    sources_of,
+    time_text,
+)
 from mtvcraft_cli.jobs.text import TEXT_PARTS, kept_hashes, prompts_of, text_key, text_told
 from mtvcraft_cli.jobs.timing import Timing, plan_timing
 from mtvcraft_cli.jobs.weights import Supply, obtain
@@ -73,7 +87,9 @@ class AnimateJob:
     driver: DriveSettings = field(default_factory=DriveSettings)
     motion: Framing = field(default_factory=Framing)
     device: str = "auto"
-    offload: Literal["auto", "none", "model"] = "auto"
+    offload: Wanted = "auto"
+    gpus: tuple[int, ...] = ()
+    """Cards that may share the transformer's layers; () takes `device`."""
     quantize: Quantize = "none"
     """How matrices of transformer and text encoder are stored."""
     two_passes: bool = False
@@ -153,6 +169,11 @@ class PreparedAnimation:
     def finished(self) -> bool:
         """Whether all that was asked for is there already, made from the same inputs and settings."""
         return self.made and self.compared and self.framed
+
+    @property
+    def two_passes(self) -> bool:
+        """Whether the branches of guidance run one after the other; those that run on different ranks need not."""
+        return self.plan.task.two_passes
 
     @property
     def remarks(self) -> list[str]:
@@ -304,12 +325,7 @@ def prepare_animation(
         MtvcraftError: exit 2, 6, 4 or 5, in this order.
     """
     check_names(job)
-    from mtvcraft_cli.device.place import choose_device
-    from mtvcraft_cli.device.quantise import check_quantize
-
-    chosen = choose_device(job.device)
-    check_quantize(job.quantize, chosen)
-    device = str(chosen)
+    device = device_of(job)
     parts, made_by = find_parts(job, device, cache, supply)
     estimator = estimator_for(job.drive, job.driver)
     hashes = _hashes(job, parts, cache) | made_by | dict(estimator.hashes if estimator else {})
@@ -371,6 +387,27 @@ def prepare_animation(
         compared=compared,
         framed=framed,
     )
+
+
+def device_of(job: AnimateJob) -> str:
+    """Where a job works; the first of several cards.
+
+    Raises:
+        MtvcraftError: exit 2; it isn't there, or can't do what was asked for, or not all of it together.
+    """
+    check_together(quantize=job.quantize, cards=len(job.gpus), ranks=world_size())
+    import torch
+
+    from mtvcraft_cli.device.place import choose_device
+    from mtvcraft_cli.device.quantise import check_quantize
+
+    if job.gpus:
+        check_cards(job.gpus, torch.cuda.device_count(), job.device, job.offload, world_size())
+        device = torch.device("cuda", job.gpus[0])
+    else:
+        device = choose_device(rank_device(job.device, job.offload))
+    check_quantize(job.quantize, device)
+    return str(device)
 
 
 def sized(preset: Preset, picture: "Picture") -> Preset:
@@ -449,9 +486,18 @@ def _plan(
         pose_frames=video.frames if video else 0,
         texts=sum(cache.find("text", text_key(each)) is None for each in told),
     )
-    machine = machine_of(device)
-    placement = None if job.offload == "auto" else Placement(offload=job.offload, quantize=job.quantize)
-    return make_plan(task, machine, rates_of(machine, cache.folder), placement, job.quantize)
+    machine = replace(machine_of(device, job.gpus), scratch_free=free_disk(cache.folder))
+    rates, wanted = rates_of(machine, cache.folder), placement_of(job.offload, job.quantize)
+    if (ranks := world_size()) > 1:
+        alone = make_plan(task, machine, rates, wanted, job.quantize)
+        groups, sharing = arrange(
+            ranks,
+            branches(job.preset.sampler, job.preset.backbone),
+            heads_of(job.preset, task.sources["transformer"]),
+            alone.visual_tokens,
+        )
+        task = replace(task, ranks=(groups, sharing), two_passes=task.two_passes and groups == 1)
+    return make_plan(task, machine, rates, wanted, job.quantize)
 
 
 def _text(value: object) -> str | None:
@@ -482,6 +528,8 @@ def job_of_sidecar(
     trust_file: Path | None,
     force: bool,
     command: str,
+    offload: Wanted = "auto",
+    gpus: tuple[int, ...] = (),
 ) -> AnimateJob:
     """Read from a sidecar what made its video, so that it can be made again.
 
@@ -527,7 +575,9 @@ def job_of_sidecar(
             fit=settings["fit"],
             driver=DriveSettings.of(settings["driver"], files, trust_file=trust_file, weights=folder),
             motion=Framing(**settings["motion"]),
-            device=content["device"],
+            device="auto" if world_size() > 1 and content["device"].startswith("cuda") else content["device"],
+            offload=offload,
+            gpus=gpus,
             two_passes=settings["two_passes"],
             quantize=settings.get("quantize", "none"),
             weights=folder,

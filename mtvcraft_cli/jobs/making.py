@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtvcraft_cli.cache import Cache
-from mtvcraft_cli.device.placement import Quantize
+from mtvcraft_cli.device.placement import Quantize, Wanted
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.eval.bench import Bench
 from mtvcraft_cli.eval.layout import Clips, find_clips
@@ -34,6 +34,7 @@ class MakingJob:
     bench: Bench | None = None
     seed: int = 0
     device: str = "auto"
+    offload: Wanted = "auto"
     quantize: Quantize = "none"
     weights: Path | None = None
     command: str = ""
@@ -118,6 +119,7 @@ class PreparedMaking:
             audio="none",
             driver=DriveSettings(rate=rate, weights=job.weights),
             device=job.device,
+            offload=job.offload,
             quantize=job.quantize,
             weights=job.weights,
             command=job.command,

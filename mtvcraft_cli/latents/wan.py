@@ -346,7 +346,8 @@ class WanMotionTransformer(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin
                 patches = self._gradient_checkpointing_func(block, patches, time, text, picture, tokens, visual, motion)
             else:
                 patches = block(patches, time, text, picture, tokens, visual, motion)
-        shift, scale = (self.scale_shift_table + last[:, None].float()).chunk(2, dim=1)
+        # Where layers are split over cards the last patches come out on another one.
+        shift, scale = (self.scale_shift_table + last[:, None].float()).to(patches.device).chunk(2, dim=1)
         patches = (self.norm_out(patches.float()) * (1 + scale) + shift).type_as(patches)
         depth, rows, columns = self.config.patch_size
         return rearrange(

@@ -9,8 +9,10 @@ from accelerate import init_empty_weights
 from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
 from torch import Tensor, nn
 
-from mtvcraft_cli.device.place import Offload, choose_dtype
-from mtvcraft_cli.device.placement import Quantize
+from mtvcraft_cli.device.depot import Depot
+from mtvcraft_cli.device.place import choose_dtype
+from mtvcraft_cli.device.placement import Placement, Quantize
+from mtvcraft_cli.device.plan import next_smaller
 from mtvcraft_cli.device.quantise import built
 from mtvcraft_cli.jobs.animation import AnimateJob, PreparedAnimation
 from mtvcraft_cli.jobs.fit import memory_text
@@ -28,6 +30,7 @@ from mtvcraft_cli.latents.wanvideo.picture import build_picture_encoder
 from mtvcraft_cli.latents.wanvideo.sampler import Guidance
 from mtvcraft_cli.latents.wanvideo.sampler import make_scheduler as make_flow_scheduler
 from mtvcraft_cli.preset import AUTO_PX, Preset, Sampler, lora_of
+from mtvcraft_cli.runs.ranks import together
 from mtvcraft_cli.runs.text import find_text
 from mtvcraft_cli.sidecar import fingerprint
 from mtvcraft_cli.tokens.tokenizer import MotionTokenizer, tokenizer_from_tensors
@@ -53,8 +56,10 @@ class Loaded:
     """Texts that later jobs will need: the text encoder reads them along with the first job's, and is gone then."""
     tokenizer: MotionTokenizer | None = None
     models: Models | WanModels | None = None
-    offload: Offload = "none"
-    """Whether the last job left them on the card."""
+    depot: Depot | None = None
+    """Who has placed them, as the last job wanted it."""
+    stepped: Placement | None = None
+    """The smaller placement that was taken when memory was too small for a job; later ones begin with it."""
     remarks: tuple[str, ...] = ()
     """What was said when they were loaded."""
     made_of: str = ""
@@ -70,7 +75,8 @@ class Loaded:
             }
         )
         if made_of != self.made_of:
-            self.tokenizer = self.models = None
+            self.close()
+            self.tokenizer = self.models = self.stepped = None
             self.made_of = made_of
         if self.tokenizer is None:
             self.tokenizer = load_tokenizer(prepared.job.preset, prepared.parts["tokenizer"])
@@ -80,24 +86,55 @@ class Loaded:
         self, prepared: PreparedAnimation, remarks: list[str]
     ) -> tuple[Models | WanModels, Settings | WanSettings]:
         """The other models, and how a job runs them; asked for after the tokenizer."""
-        backbone, offload = BACKBONES[prepared.job.preset.backbone], offload_of(prepared)
+        backbone = BACKBONES[prepared.job.preset.backbone]
         settings = backbone.settings(prepared, () if self.models else self.prompts)  # before the large models come
         if self.models is None:
             said = list[str]()
-            self.models, self.remarks = backbone.load(prepared, said), tuple(said)
-        elif (self.offload, offload) == ("none", "model"):  # a job that needs the room of those that only wait
-            for part in vars(self.models).values():
-                if isinstance(part, nn.Module):
-                    part.to("cpu")
-        self.offload = offload
+            self.models = together(prepared, lambda: backbone.load(prepared, said))
+            self.remarks = tuple(said)
+        self.depot = self.depot or Depot(torch.device(prepared.device), prepared.cache.folder)
+        wanted = prepared.plan.placement
+        if self.stepped is not None and prepared.job.offload == "auto":
+            wanted = self.stepped
+        self.depot.become(wanted, prepared.plan.shares, self._networks())
         remarks += self.remarks
         return self.models, settings
+
+    def make_room(self, prepared: PreparedAnimation, warnings: list[str]) -> bool:
+        """Go on in the next smaller placement, since memory was too small; False where there is none."""
+        assert self.depot is not None
+        before = self.depot.placement
+        smaller = next_smaller(prepared.plan, before)
+        if smaller is None:
+            return False
+        self.depot.become(smaller, (), self._networks())
+        self.stepped = smaller
+        warnings.append(
+            f"memory was too small for `--offload {before.offload}`, in spite of the plan: the window was begun again "
+            f"with `--offload {smaller.offload}`"
+        )
+        return True
+
+    def close(self) -> None:
+        """Let go of what lies outside memory; the models can't be used any more."""
+        if self.depot is not None:
+            self.depot.close()
+        self.depot = None
+
+    def __enter__(self) -> "Loaded":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def _networks(self) -> list[nn.Module]:
+        return [part for part in vars(self.models).values() if isinstance(part, nn.Module)]
 
 
 RUN_BY_RUN = frozenset(
     {
         *("reference", "drive", "output", "seed", "rate", "audio", "crf", "background", "fit", "compare", "frames_dir"),
-        *("driver", "motion", "two_passes", "force", "command", "expected_weights", "preset"),
+        *("driver", "motion", "two_passes", "force", "command", "expected_weights", "preset", "offload", "gpus"),
     }
 )
 """What of a job may change while its models stay as they are."""
@@ -173,7 +210,7 @@ TRANSFORMERS: Final[Mapping[str, tuple[Any, Callable[..., Any]]]] = {
 
 def small_settings(prepared: PreparedAnimation, _prompts: Sequence[str] = ()) -> Settings:
     """How a job runs the parts of a preset on CogVideoX."""
-    return settings_of(prepared.job.preset, torch.device(prepared.device), two_passes=prepared.job.two_passes)
+    return settings_of(prepared.job.preset, torch.device(prepared.device), two_passes=prepared.two_passes)
 
 
 def settings_of(preset: Preset, device: torch.device, *, two_passes: bool = False) -> Settings:
@@ -231,7 +268,7 @@ def large_settings(prepared: PreparedAnimation, prompts: Sequence[str] = ()) -> 
         negative=negative,
         clip_from=preset.clip_from,
         color_match=preset.color_match,
-        two_passes=prepared.job.two_passes,
+        two_passes=prepared.two_passes,
         dtype=choose_dtype(device, preset.precision),
         device=device,
     )
@@ -249,11 +286,6 @@ BACKBONES: Final[Mapping[str, Backbone]] = {
     "cogvideox": Backbone(load_small, small_settings),
     "wan": Backbone(load_large, large_settings),
 }
-
-
-def offload_of(prepared: PreparedAnimation) -> Offload:
-    """What stays on the card, by the plan or as it was asked for."""
-    return "model" if prepared.plan.placement.offload == "model" else "none"
 
 
 def _config_and_tensors(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mtvcraft_cli.cache import key_of
 from mtvcraft_cli.device.memory import peak_memory
+from mtvcraft_cli.device.placement import STREAMED, Placement
 from mtvcraft_cli.device.plan import known_as
 from mtvcraft_cli.device.rates import Kind, keep_rates
 from mtvcraft_cli.errors import MtvcraftError
@@ -61,6 +62,8 @@ class AnimationReport:
     """Whether an earlier run's character or windows were found, so that less was done than planned."""
     handed_on: bool = False
     """Whether the models were there already, left by the job before."""
+    placement: Placement | None = None
+    """Where networks lived at the end; another than planned where memory was too small. None where none were needed."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -91,6 +94,8 @@ class AnimationReport:
         if self.looked:
             return
         took: dict[Kind, float] = dict(self.worked_s)
+        if self.placement != plan.placement or plan.placement.offload in STREAMED or plan.task.ranks != (1, 1):
+            took.pop("denoise", None)  # that was not the transformer's own speed
         if not self.handed_on:
             took["load"] = self.times_s["load"]
         if plan.task.pose_frames and self.times_s["pose"] > plan.task.pose_frames / 1000:  # else it was kept
@@ -124,8 +129,8 @@ class AnimationReport:
             "places": hashlib.sha256(places_mm.tobytes()).hexdigest(),
             "preset": preset.fingerprint,
             "seed": prepared.job.seed,
-            "two_passes": prepared.job.two_passes,
             "quantize": prepared.job.quantize,
+            "two_passes": prepared.two_passes,
             "frames": prepared.windows[0].frames,
             "overlap": prepared.windows[-1].carried,
             "device": torch.device(prepared.device).type,
@@ -138,6 +143,18 @@ class AnimationReport:
         job, (height_px, width_px) = self.prepared.job, self.prepared.picture.shape[:2]
         return list(crop_box((width_px, height_px), job.preset.size_px)) if job.fit == "crop" else None
 
+    def _placed(self) -> dict[str, Any] | None:
+        """Where networks really lived, and what was planned."""
+        if self.placement is None:
+            return None
+        planned, (groups, sharing) = self.prepared.plan.placement, self.prepared.plan.task.ranks
+        return {
+            "offload": self.placement.offload,
+            "planned_offload": planned.offload,
+            "cards": list(self.placement.cards),
+            "processes": {"branches_apart": groups, "patches_cut_in": sharing},
+        }
+
     def told(self) -> dict[str, Any]:
         """The result as plain data."""
         return {
@@ -146,6 +163,7 @@ class AnimationReport:
             "seconds": round(self.seconds, 3),
             "windows_from_earlier_runs": self.kept_windows,
             "times_s": self.times_s,
+            "placement": self._placed(),
             "peak_memory_bytes": peak_memory(self.prepared.device),
             "remarks": self.remarks,
             "warnings": self.warnings,
@@ -176,6 +194,7 @@ class AnimationReport:
             "fps": str(prepared.timing.rate),
             "crop_px": self._crop_px(),
             "times_s": self.times_s,
+            "placement": self._placed(),
             "peak_memory_bytes": peak_memory(prepared.device),
             "remarks": [*prepared.remarks, *self.remarks],
             "warnings": self.warnings,

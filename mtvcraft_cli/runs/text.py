@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from mtvcraft_cli.device.place import choose_dtype, working
+from mtvcraft_cli.device.offload import lent
+from mtvcraft_cli.device.place import choose_dtype
 from mtvcraft_cli.device.quantise import built
 from mtvcraft_cli.jobs.animation import PreparedAnimation
 from mtvcraft_cli.jobs.text import prompts_of, text_key, text_told
@@ -39,7 +40,7 @@ def find_text(prepared: PreparedAnimation, more: Sequence[str] = ()) -> list[Ten
         dtype = choose_dtype(device, preset.precision)
         config = {**preset.text_encoder, **weights.config()}
         encoder, _ = built(build_text_encoder, config, read_tensors(weights.path), dtype, quantize)
-        with working(encoder, device, "model"):
+        with lent(encoder.encoder, device, prepared.plan.placement.offload):  # but for its blocks it has nothing
             made = [encode_text(encoder, [prompt], len(prompt))[0].cpu() for prompt in prompts]  # (L, E), unfilled
         del encoder
         for told, features in zip(new, made, strict=True):
