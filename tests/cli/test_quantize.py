@@ -13,7 +13,8 @@ import torch
 from mtvcraft_cli.cache import Cache
 from mtvcraft_cli.cli.doctor import _laid_out
 from mtvcraft_cli.device.packed import FP8Linear, NF4Linear
-from mtvcraft_cli.device.plan import Machine, Plan, make_plan
+from mtvcraft_cli.device.placement import Placement
+from mtvcraft_cli.device.plan import Machine, Plan, make_plan, next_smaller
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.jobs import quantising
 from mtvcraft_cli.jobs.animation import AnimateJob, PreparedAnimation, job_of_sidecar, prepare_animation
@@ -101,13 +102,15 @@ def test_results_with_and_without_are_never_mixed_and_are_made_again_alike(there
     assert made(packed).kept_windows == 0
     assert (there / "plain.mp4").read_bytes() != (there / "packed.mp4").read_bytes()
     assert made(ready(there, "again.mp4", quantize="int8")).kept_windows == 1
-    made(ready(there, "moved.mp4", cache="other", quantize="int8", offload="model"))
+    for way in ("model", "group", "disk"):
+        moved = ready(there, f"{way}.mp4", cache=way, quantize="int8", offload=way)
+        assert made(moved).kept_windows == 0
     told = json.loads((there / "packed.mp4.json").read_text())
     settings = {"weights": None, "trust_file": None, "force": False, "command": ""}
     job = job_of_sidecar(there / "packed.mp4.json", Cache(there / "third"), output=there / "replayed.mp4", **settings)
     assert job.quantize == "int8"
     made(prepare_animation(job, Cache(there / "third")))
-    for name in ("again", "moved", "replayed"):
+    for name in ("again", "model", "group", "disk", "replayed"):
         assert (there / f"{name}.mp4").read_bytes() == (there / "packed.mp4").read_bytes()
     del told["settings"]["quantize"]
     (there / "old.mp4.json").write_text(json.dumps(told))
@@ -186,6 +189,12 @@ def test_plans_quantise_when_they_are_asked_and_only_then(tmp_path: Path) -> Non
     peaks = {kind: planned("7b", card(80), kind).card_peak for kind in ("none", "int8", "nf4")}
     assert peaks["nf4"] < peaks["int8"] < peaks["none"]
     assert planned("7b", card(12), "fp8").shortages == []
+    small = planned("7b", card(8), "int8")
+    assert small.placement == Placement(offload="group", quantize="int8"), "what is packed may be streamed as well"
+    assert not small.shortages
+    assert small.work["move"] < planned("7b", card(8)).work["move"], "and there is less of it"
+    following = next_smaller(small, Placement(offload="model", quantize="int8"))
+    assert following == Placement(offload="group", quantize="int8"), "a step down packs nothing out"
 
 
 def test_the_plan_of_a_card_that_is_not_here_takes_the_word(tmp_path: Path) -> None:

@@ -4,15 +4,20 @@ import sys
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import accelerate
 import pytest
 import torch
+from diffusers.hooks.group_offloading import ModuleGroup
 from torch import Tensor, nn
 
 from mtvcraft_cli.device import packed, quantise
+from mtvcraft_cli.device.depot import Depot
+from mtvcraft_cli.device.offload import attached, groups_of, lent
 from mtvcraft_cli.device.packed import LAYERS, FP8Linear, Int8Linear, NF4Linear, PackedLinear
-from mtvcraft_cli.device.placement import stored_bytes
+from mtvcraft_cli.device.placement import Placement, stored_bytes
 from mtvcraft_cli.device.quantise import built, check_quantize, names_to_pack, quantised, stored_bytes_of
 from mtvcraft_cli.device.sizes import large_transformer, small_transformer, text_encoder
 from mtvcraft_cli.errors import Exit, MtvcraftError
@@ -92,6 +97,49 @@ def test_a_pass_is_off_by_little_and_weights_are_smaller_and_the_rest_is_untouch
         assert before[name].dtype == after[name].dtype
     for name in names:
         assert type(model.get_submodule(name)) is LAYERS[kind]
+
+
+@pytest.mark.parametrize("way", ["group", "sequential", "disk"])
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("make", [small, large])
+def test_packed_matrices_stream_like_any_others(
+    make: Callable[[], nn.Module], kind: str, way: Any, tmp_path: Path
+) -> None:
+    model = make()
+    quantise.quantise(model, kind, torch.float32)
+    wanted, before = one_pass(model), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    depot = Depot(CPU, tmp_path)
+    depot.become(Placement(offload=way, quantize=kind), (), [model])
+    with depot.working(model):
+        streamed = {id(tensor) for group in groups_of(model) for tensor in tensors_of(group)}
+        layers = [layer for layer in model.modules() if isinstance(layer, PackedLinear)]
+        assert all(id(each) in streamed for layer in layers for each in (layer.packed, layer.scale))
+        for _ in range(2):
+            assert torch.equal(one_pass(model), wanted)
+    depot.become(Placement(quantize=kind), (), [model])
+    after = model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    with depot.working(model):
+        assert torch.equal(one_pass(model), wanted)
+
+
+def tensors_of(group: ModuleGroup) -> list[Tensor]:
+    """All that comes and goes with a group."""
+    own = [tensor for part in group.modules for tensor in (*part.parameters(), *part.buffers())]
+    return [*own, *group.parameters, *group.buffers]
+
+
+@pytest.mark.parametrize("way", ["group", "sequential"])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_packed_text_encoder_is_lent_and_reads_the_same(kind: str, way: Any) -> None:
+    encoder = text()
+    quantise.quantise(encoder, kind, torch.float32)
+    wanted = one_pass(encoder)
+    with lent(encoder.encoder, CPU, way):
+        assert attached(encoder.encoder)
+        assert torch.equal(one_pass(encoder), wanted)
+    assert not attached(encoder.encoder)
+    assert torch.equal(one_pass(encoder), wanted)
 
 
 def test_motion_attention_norms_ends_and_what_libraries_keep_are_left_out() -> None:
