@@ -313,6 +313,9 @@ class _Run:
         encode = small_encode if self.small else large_encode
         decode = small_decode if self.small else large_decode
         self.step = make(told, frames, size, batch, wide)
+        each = branches(preset.sampler, preset.backbone)
+        roomy = placement.offload in ("none", "model") and placement.quantize == "none"
+        self.kept = stepping.kept_keys(told, frames, each, wide, small=self.small) if roomy else 0
         self.seen = encode(vae, window, size, wide, on_cpu=on_cpu)
         carried = task.windows[-1].carried
         self.tail = encode(vae, carried, size, wide, on_cpu=on_cpu) if carried and self.small else None
@@ -360,7 +363,7 @@ class _Run:
             seen = stepping.encode_picture({**self.preset.picture_encoder, **self._told("picture_encoder")})
             yield "look at the picture", "picture_encoder", seen.peak_bytes
         yield "encode the picture", "vae", self.seen.peak_bytes
-        yield "denoise", "transformer", self.step.peak_bytes
+        yield "denoise", "transformer", self.step.peak_bytes + self.kept
         yield "decode", "vae", self.decoded.peak_bytes
 
     def _stage(self, name: str, there: tuple[str, ...], rest: Any, peak: int, base: int) -> Stage:

@@ -87,6 +87,17 @@ def large_step(sizes: Sizes, latent_frames: int, size_px: tuple[int, int], batch
     return Step(s, n, int(units * batch * s * d * wide) + wide * latents + held + tables, work)
 
 
+def kept_keys(sizes: Sizes, latent_frames: int, branches: int, wide: int, *, small: bool) -> int:
+    """Bytes of the keys and values that a window keeps over its steps, for all branches of guidance."""
+    usual, layers = ((48, 64, 1), 42) if small else ((40, 128, 4), 40)
+    names = ("num_attention_heads", "attention_head_dim", "motion_every")
+    heads, head, every = (sizes.get(name, given) for name, given in zip(names, usual, strict=True))
+    layers = sizes.get("num_layers", layers)
+    tokens = len(range(0, layers, every)) * JOINTS * latent_frames
+    tokens += 0 if small else layers * (sizes.get("text_len", 512) + PICTURE_TOKENS)
+    return 2 * branches * tokens * heads * head * wide
+
+
 @dataclass(frozen=True)
 class Encoding:
     """One call of an encoder."""

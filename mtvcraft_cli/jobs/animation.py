@@ -26,6 +26,7 @@ from mtvcraft_cli.jobs.drive import (
     tokenizer_identity,
 )
 from mtvcraft_cli.jobs.fit import check_fit, machine_of, peak_text, place_text, rates_of, sources_of, time_text
+from mtvcraft_cli.jobs.speed import Speed, settled
 from mtvcraft_cli.jobs.text import TEXT_PARTS, kept_hashes, prompts_of, text_key, text_told
 from mtvcraft_cli.jobs.timing import Timing, plan_timing
 from mtvcraft_cli.jobs.weights import Supply, obtain
@@ -75,6 +76,7 @@ class AnimateJob:
     device: str = "auto"
     offload: Literal["auto", "none", "model"] = "auto"
     two_passes: bool = False
+    speed: Speed = field(default_factory=Speed)
     weights: Path | None = None
     force: bool = False
     command: str = ""
@@ -115,6 +117,7 @@ class AnimateJob:
             "background": list(self.background),
             "fit": self.fit,
             "two_passes": self.two_passes,
+            "speed": self.speed.told(),
             "driver": self.driver.told(),
             "motion": self.motion.told(),
         }
@@ -304,6 +307,7 @@ def prepare_animation(
     from mtvcraft_cli.device.place import choose_device
 
     device = str(choose_device(job.device))
+    job = replace(job, speed=settled(job.speed, job.preset, device))
     parts, made_by = find_parts(job, device, cache, supply)
     estimator = estimator_for(job.drive, job.driver)
     hashes = _hashes(job, parts, cache) | made_by | dict(estimator.hashes if estimator else {})
@@ -523,6 +527,7 @@ def job_of_sidecar(
             motion=Framing(**settings["motion"]),
             device=content["device"],
             two_passes=settings["two_passes"],
+            speed=Speed(**settings.get("speed", {})),
             weights=folder,
             force=force,
             command=command,

@@ -25,6 +25,7 @@ from mtvcraft_cli.latents.wanvideo.picture import build_picture_encoder
 from mtvcraft_cli.latents.wanvideo.sampler import Guidance
 from mtvcraft_cli.latents.wanvideo.sampler import make_scheduler as make_flow_scheduler
 from mtvcraft_cli.preset import AUTO_PX, Preset, Sampler, lora_of
+from mtvcraft_cli.runs.speed import pace, quicken
 from mtvcraft_cli.runs.text import find_text
 from mtvcraft_cli.sidecar import fingerprint
 from mtvcraft_cli.tokens.tokenizer import MotionTokenizer, tokenizer_from_tensors
@@ -82,19 +83,20 @@ class Loaded:
         if self.models is None:
             said = list[str]()
             self.models, self.remarks = backbone.load(prepared, said), tuple(said)
+            quicken(self.models, prepared)
         elif (self.offload, offload) == ("none", "model"):  # a job that needs the room of those that only wait
             for part in vars(self.models).values():
                 if isinstance(part, nn.Module):
                     part.to("cpu")
         self.offload = offload
         remarks += self.remarks
-        return self.models, settings
+        return self.models, replace(settings, spare=pace(self.models, prepared))
 
 
 RUN_BY_RUN = frozenset(
     {
         *("reference", "drive", "output", "seed", "rate", "audio", "crf", "background", "fit", "compare", "frames_dir"),
-        *("driver", "motion", "two_passes", "force", "command", "expected_weights", "preset"),
+        *("driver", "motion", "two_passes", "speed", "force", "command", "expected_weights", "preset"),
     }
 )
 """What of a job may change while its models stay as they are."""
@@ -114,7 +116,8 @@ def models_wanted(job: AnimateJob) -> str:
         color_match=False,
     )
     rest = {item.name: getattr(job, item.name) for item in fields(job) if item.name not in RUN_BY_RUN}
-    return fingerprint({"preset": preset.fingerprint, "folder": preset.folder, **rest})
+    compiled = job.speed.compile
+    return fingerprint({"preset": preset.fingerprint, "folder": preset.folder, "compiled": compiled, **rest})
 
 
 def weights_of(prepared: PreparedAnimation) -> list[str]:
