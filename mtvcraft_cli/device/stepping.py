@@ -41,12 +41,12 @@ def small_step(sizes: Sizes, latent_frames: int, size_px: tuple[int, int], batch
     )
     s, n = visual_tokens(latent_frames, size_px, patch), JOINTS * latent_frames
     whole = 4 / wide  # float32 in units of a number
-    cast = whole if wide < 4 else 0
+    turning = whole + (whole + 1 if wide < 4 else 0)  # pairs in float32 once turned; before, and as they are given back
     units = max(
         3 + 2 * 4,  # block input, stream, normed stream; feed-forward before and after its activation
-        7 + cast + 2 * whole,  # both and query, key, value, turned query, normed key; its float32 copy, halves, pairs
-        4 + cast + 2 * whole + 2 * n / s,  # motion attention while the query is turned
-        3 + (3 + cast + 2 * whole) * n / s,  # and while the key is
+        7 + turning,  # both and query, key, value, turned query, normed key
+        4 + turning + 2 * n / s,  # motion attention while the query is turned
+        3 + (3 + turning) * n / s,  # and while the key is
     )
     latents = batch * latent_frames * (2 * sizes.get("in_channels", 32)) * s // latent_frames * patch**2
     tables = 2 * 4 * head * (s + n)
@@ -73,7 +73,7 @@ def large_step(sizes: Sizes, latent_frames: int, size_px: tuple[int, int], batch
     units = max(
         # block input, stream, what self attention saw, the normed streams of motion and feed-forward, a float32 copy
         5 + cast + 2 * inner / d,
-        6 + 1.5 * whole,  # both, query, key, value, turned query; halves of the key
+        7 + whole + (whole + 1 if wide < 4 else 0),  # both, query, key, value, turned query, normed key while turned
         4 + cast + 1 + 3 * context / s,
     )
     latents = batch * latent_frames * (2 * sizes.get("in_channels", 36)) * s // latent_frames * prod(patch)
