@@ -15,13 +15,13 @@ from mtvcraft_cli.preset import Preset
 Level = Literal["best", "balanced", "fast"]
 Attention = Literal["auto", "native", "flash", "sage"]
 THRESHOLDS: Final[Mapping[str, Mapping[Level, float]]] = {
-    "cogvideox": {"balanced": 0.1, "fast": 0.2},
-    "wan": {"balanced": 0.1, "fast": 0.2},
+    "cogvideox": {"balanced": 0.25, "fast": 0.35},
+    "wan": {"balanced": 0.15, "fast": 0.2},
 }
 """By backbone and level how much the first block may do otherwise before the others are run again."""
 COSTS: Final[Mapping[str, Mapping[Level, str]]] = {
-    "cogvideox": {"balanced": "", "fast": ""},
-    "wan": {"balanced": "", "fast": ""},
+    "cogvideox": {"balanced": "x", "fast": "x"},
+    "wan": {"balanced": "x", "fast": "x"},
 }
 """What was measured of them by benchmarks/caching.py; docs/performance.md has the table."""
 PACKAGES: Final = {

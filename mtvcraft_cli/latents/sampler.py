@@ -85,11 +85,9 @@ def denoise(
     times = [int(time) for time in scheduler.timesteps[:steps]]  # 61 steps and some others get one time too many
     latents = torch.randn(reference.shape, generator=generator, dtype=dtype).to(device)
     clean = None  # DPM's last estimate of it
-    spare = spare or Spare()
-    with forwards_of(transformer, spare) as forwards:
+    with forwards_of(transformer, spare or Spare()) as forwards:
         for step, time in enumerate(times):
-            spare.tally.steps += 1
-            spare.tally.guided += guidance != 1.0
+            forwards.begin(step, steps, guided=guidance != 1.0)
             velocity = _velocity(forwards, latents, time, condition, unconditional, guidance, two_passes=two_passes)
             if isinstance(scheduler, CogVideoXDPMScheduler):
                 before = times[step - 1] if step else None

@@ -82,6 +82,14 @@ class Forwards:
         layers = (getattr(module, "processor", None) for module in transformer.modules())
         self._processors = [layer for layer in layers if isinstance(layer, KeepingProcessor)]
 
+    def begin(self, step: int, steps: int, *, guided: bool) -> None:
+        """Begin a step, counted from 0."""
+        self.tally.steps += 1
+        self.tally.guided += guided
+        if self.transformer.is_cache_enabled:
+            last = step == steps - 1  # skipping the last one alone cost 6 dB and more of mini's frames
+            leader_of(self.transformer).threshold = 0.0 if last else self.transformer._cache_config.threshold
+
     @contextmanager
     def named(self, branch: str) -> Iterator[Any]:
         """Lend the transformer for one forward: what is kept belongs to this window and this branch."""
@@ -117,7 +125,7 @@ def forwards_of(transformer: Any, spare: Spare) -> Iterator[Forwards]:
 
 
 def set_cache(transformer: Any, threshold: float | None) -> None:
-    """Skip the blocks behind the first in steps in which that one does nearly what it did before.
+    """Skip the blocks behind the first in steps in which that one does nearly what it did before, but for the last.
 
     Args:
         transformer: whose blocks diffusers knows (`TransformerBlockRegistry`).
@@ -132,8 +140,10 @@ def set_cache(transformer: Any, threshold: float | None) -> None:
 
 def skipped(transformer: Any) -> bool:
     """Whether the forward that has just ended ran only the first block; asked within its cache context."""
-    if not transformer.is_cache_enabled:
-        return False
+    return transformer.is_cache_enabled and not leader_of(transformer).state_manager.get_state().should_compute
+
+
+def leader_of(transformer: Any) -> Any:
+    """diffusers' hook on the first block, which decides whether the others are run."""
     first = next(part for part in transformer.modules() if type(part).__name__ in transformer._repeated_blocks)
-    hook = first._diffusers_hook.get_hook(_FBC_LEADER_BLOCK_HOOK)
-    return not hook.state_manager.get_state().should_compute
+    return first._diffusers_hook.get_hook(_FBC_LEADER_BLOCK_HOOK)

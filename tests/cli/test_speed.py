@@ -33,7 +33,7 @@ def large(tmp_path: Path) -> tuple[str, ...]:
     save_joints(tmp_path / "drive.npy", 9)
     toy_wan_preset(tmp_path)
     released_wan_weights(tmp_path / "weights", seed=1)
-    return (*WORDS, "--preset", "toy-wan", "--weights", "weights", "--steps", "12")
+    return (*WORDS, "--preset", "toy-wan", "--weights", "weights", "--steps", "20")
 
 
 def package(folder: Path, name: str, module: str, number: str) -> None:

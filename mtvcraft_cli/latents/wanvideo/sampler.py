@@ -135,16 +135,14 @@ def denoise(
     scheduler.set_timesteps(steps, device=image.device)
     levels = scheduler.sigmas.tolist()  # those of each step and, at the end, 0
     latents = torch.randn(known.shape, generator=generator, dtype=image.dtype).to(image.device)
-    spare = spare or Spare()
-    with forwards_of(transformer, spare) as forwards:
+    with forwards_of(transformer, spare or Spare()) as forwards:
         for step, time in enumerate(scheduler.timesteps):
             # UniPC rounds its times to whole numbers, and the model tells 359.43 from 359.
             exact = time if isinstance(scheduler, FlowMatchEulerDiscreteScheduler) else TIMES * scheduler.sigmas[step]
             now = guidance.at(step, steps)
             if step and now.pulls != guidance.at(step - 1, steps).pulls:
                 forwards.forget()
-            spare.tally.steps += 1
-            spare.tally.guided += now.pulls
+            forwards.begin(step, steps, guided=now.pulls)
             velocity = _velocity(forwards, latents, exact, condition, now, two_passes=two_passes)
             (latents,) = scheduler.step(velocity, time, latents.float(), return_dict=False)
             latents = latents.to(image.dtype)
