@@ -32,11 +32,13 @@ from mtvcraft_cli.runs.motion import (
     to_tokens,
 )
 from mtvcraft_cli.runs.report import AnimationReport, FileReport
+from mtvcraft_cli.runs.speed import active, active_text
 from mtvcraft_cli.shapes import Frames, Picture
 from mtvcraft_cli.sidecar import versions, write_sidecar
 from mtvcraft_cli.tokens.files import TokenFile, save_tokens
 from mtvcraft_cli.tokens.tokenise import detokenise, motion_tokens
 from mtvcraft_cli.tokens.tokenizer import MotionTokenizer
+from mtvcraft_cli.video.behind import Behind
 from mtvcraft_cli.video.figure import figure_box
 from mtvcraft_cli.video.frames import FrameWriter
 from mtvcraft_cli.video.picture import fit_picture, write_picture
@@ -81,6 +83,8 @@ def run_animation(prepared: PreparedAnimation, watch: Watch, loaded: "Loaded | N
             first_mm = first_pose(prepared, motion, tokens, tokenizer, report.remarks)
             settings = replace(settings, joint_mean_mm=first_mm)
         animate(prepared, loaded, settings, picture, tokens, tokenizer, report, watch)
+        report.active = active(prepared, settings.spare)
+        report.remarks.append(active_text(prepared, settings.spare))
         write_sidecar(job.output, report.sidecar())
         report.keep_rates()
     if job.compare is not None:
@@ -103,6 +107,13 @@ def animate(
     job, timing = prepared.job, prepared.timing
     assert loaded.models is not None
     assert loaded.depot is not None
+
+    def write(frame: Picture) -> None:
+        writer.write(frame[None])
+        if lossless is not None:
+            lossless.write(frame[None])
+        report.frames += 1
+
     with (
         report.stage("animate"),
         VideoWriter(job.output, job.preset.size_px, timing.rate, crf=job.crf, sound=prepared.sound) as writer,
@@ -120,11 +131,9 @@ def animate(
             working=report.timed(loaded.depot.working),
             make_room=partial(loaded.make_room, prepared, report.warnings),
         )
-        for batch in retimed(frames, timing):
-            writer.write(batch)  # (n, H, W, 3)
-            if lossless is not None:
-                lossless.write(batch)
-            report.frames += len(batch)
+        with Behind(write) as behind:  # encoding goes on while the next window is made
+            for batch in retimed(frames, timing):
+                behind.give(batch)  # (n, H, W, 3)
     report.placement = loaded.depot.placement
 
 

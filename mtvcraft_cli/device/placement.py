@@ -38,6 +38,12 @@ RUNNABLE: Final = tuple(Placement(offload=way) for way in get_args(Offload))
 """What the program can do on one card, the fastest first; a plan chooses among these."""
 
 
+def is_roomy(placement: Placement, ranks: tuple[int, int] = (1, 1)) -> bool:
+    """Whether the transformer is whole in one memory while it works, in numbers as they are: it may be rearranged."""
+    whole = placement.offload not in STREAMED and not placement.cards and ranks == (1, 1)
+    return whole and placement.quantize == "none"
+
+
 def stored_bytes(count: Count, wide: int, quantize: Quantize) -> int:
     """What a whole network takes, where numbers that aren't quantised have `wide` bytes."""
     if quantize == "none":

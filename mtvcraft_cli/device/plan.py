@@ -15,6 +15,7 @@ from mtvcraft_cli.device.placement import (
     Placement,
     Quantize,
     card_bytes,
+    is_roomy,
     ram_bytes,
     smaller,
     stored_bytes,
@@ -79,6 +80,8 @@ class Task:
     """Frames of a video in which a person is to be found; 0 where the joints are known."""
     texts: int = 2
     """Texts that are not kept from an earlier run, at most; those of a preset without words count for nothing."""
+    whole: bool = False
+    """Whether the transformer has to be whole in memory, so that its weights may not be streamed."""
     ranks: tuple[int, int] = (1, 1)
     """Processes that work together: over how many groups of them the branches of guidance are spread, and how many
     share the patches in each."""
@@ -278,7 +281,7 @@ def runnable(task: Task, machine: Machine, quantize: Quantize = "none") -> tuple
         ways = RUNNABLE[:1]
     elif machine.cards:
         ways = (*RUNNABLE[:1], Placement(cards=machine.cards))
-    elif task.ranks != (1, 1):
+    elif task.whole or task.ranks != (1, 1):
         ways = RUNNABLE[:2]
     return tuple(replace(way, quantize=quantize) for way in ways)
 
@@ -296,6 +299,8 @@ def next_smaller(plan: Plan, placement: Placement) -> Placement | None:
     if placement.cards or plan.task.ranks != (1, 1):
         return None
     for way in smaller(placement.offload):
+        if plan.task.whole and way in STREAMED:
+            continue
         found = replace(placement, offload=way)
         run = _Run(plan.task, plan.machine, found)
         less = replace(plan, placement=found, stages=tuple(run.stages()))
@@ -402,6 +407,9 @@ class _Run:
         decode = small_decode if self.small else large_decode
         whole = make(told, frames, size, batch, wide)
         self.step = replace(whole, peak_bytes=whole.peak_bytes // sharing)
+        each = branches(preset.sampler, preset.backbone)
+        roomy = is_roomy(placement, task.ranks)
+        self.kept = stepping.kept_keys(told, frames, each, wide, small=self.small) if roomy else 0
         self.seen = encode(vae, window, size, wide, on_cpu=on_cpu)
         carried = task.windows[-1].carried
         self.tail = encode(vae, carried, size, wide, on_cpu=on_cpu) if carried and self.small else None
@@ -481,7 +489,8 @@ class _Run:
             seen = stepping.encode_picture({**self.preset.picture_encoder, **self._told("picture_encoder")})
             yield "look at the picture", "picture_encoder", seen.peak_bytes
         yield "encode the picture", "vae", self.seen.peak_bytes
-        yield "denoise", "transformer", self.step.peak_bytes + self._unpacking("transformer", self.step.peak_bytes)
+        step = self.step.peak_bytes
+        yield "denoise", "transformer", step + self._unpacking("transformer", step) + self.kept
         yield "decode", "vae", self.decoded.peak_bytes
 
     def _stage(self, name: str, there: tuple[str, ...], rest: Any, peak: int, base: int) -> Stage:

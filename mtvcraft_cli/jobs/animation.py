@@ -40,6 +40,7 @@ from mtvcraft_cli.jobs.fit import (
     sources_of,
     time_text,
 )
+from mtvcraft_cli.jobs.speed import Speed, settled
 from mtvcraft_cli.jobs.text import TEXT_PARTS, kept_hashes, prompts_of, text_key, text_told
 from mtvcraft_cli.jobs.timing import Timing, plan_timing
 from mtvcraft_cli.jobs.weights import Supply, obtain
@@ -92,6 +93,7 @@ class AnimateJob:
     """Cards that may share the transformer's layers; () takes `device`."""
     quantize: Quantize = "none"
     """How matrices of transformer and text encoder are stored."""
+    speed: Speed = field(default_factory=Speed)
     two_passes: bool = False
     weights: Path | None = None
     force: bool = False
@@ -134,6 +136,7 @@ class AnimateJob:
             "fit": self.fit,
             "two_passes": self.two_passes,
             "quantize": self.quantize,
+            "speed": self.speed.told(),
             "driver": self.driver.told(),
             "motion": self.motion.told(),
         }
@@ -326,6 +329,7 @@ def prepare_animation(
     """
     check_names(job)
     device = device_of(job)
+    job = replace(job, speed=settled(job.speed, job.preset, device, alone=world_size() == 1))
     parts, made_by = find_parts(job, device, cache, supply)
     estimator = estimator_for(job.drive, job.driver)
     hashes = _hashes(job, parts, cache) | made_by | dict(estimator.hashes if estimator else {})
@@ -395,7 +399,15 @@ def device_of(job: AnimateJob) -> str:
     Raises:
         MtvcraftError: exit 2; it isn't there, or can't do what was asked for, or not all of it together.
     """
-    check_together(quantize=job.quantize, cards=len(job.gpus), ranks=world_size())
+    check_together(
+        offload=job.offload,
+        cards=len(job.gpus),
+        ranks=world_size(),
+        quantize=job.quantize,
+        level=job.speed.level,
+        compiled=job.speed.compile,
+        attention=job.speed.attention,
+    )
     import torch
 
     from mtvcraft_cli.device.place import choose_device
@@ -483,6 +495,7 @@ def _plan(
         windows=tuple(windows),
         sources=sources_of(parts),
         two_passes=job.two_passes,
+        whole=job.speed.whole,
         pose_frames=video.frames if video else 0,
         texts=sum(cache.find("text", text_key(each)) is None for each in told),
     )
@@ -580,6 +593,7 @@ def job_of_sidecar(
             gpus=gpus,
             two_passes=settings["two_passes"],
             quantize=settings.get("quantize", "none"),
+            speed=Speed(**settings.get("speed", {})),
             weights=folder,
             force=force,
             command=command,

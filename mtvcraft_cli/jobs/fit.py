@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mtvcraft_cli.device.memory import free_memory, held_memory
-from mtvcraft_cli.device.placement import RUNNABLE, Placement, Quantize, Wanted
+from mtvcraft_cli.device.placement import RUNNABLE, STREAMED, Placement, Quantize, Wanted
 from mtvcraft_cli.device.plan import Machine, Plan, Source, Task, branches, make_plan
 from mtvcraft_cli.device.rates import Rates, read_rates
 from mtvcraft_cli.errors import Exit, MtvcraftError
@@ -152,7 +152,7 @@ def _variations(plan: Plan, folder: Path | None) -> Iterator[tuple[str, Task, Pl
     """Settings around a plan's, the nearest first."""
     task, preset = plan.task, plan.task.preset
     if plan.machine.card and not plan.machine.cards and task.ranks == (1, 1):
-        ways = [way.offload for way in RUNNABLE]
+        ways = [way.offload for way in RUNNABLE if not (task.whole and way.offload in STREAMED)]
         own = ways.index(plan.placement.offload)
         for way in (*ways[own + 1 :], *ways[:own]):
             yield f"`--offload {way}`", task, replace(plan.placement, offload=way)

@@ -1,7 +1,7 @@
 """The models of a job: loaded, and handed on from job to job."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mtvcraft_cli.device.depot import Depot
 from mtvcraft_cli.device.place import choose_dtype
-from mtvcraft_cli.device.placement import Placement, Quantize
+from mtvcraft_cli.device.placement import STREAMED, Placement, Quantize, is_roomy
 from mtvcraft_cli.device.plan import next_smaller
 from mtvcraft_cli.device.quantise import built
 from mtvcraft_cli.jobs.animation import AnimateJob, PreparedAnimation
@@ -21,6 +21,7 @@ from mtvcraft_cli.latents.checkpoint import arguments_of
 from mtvcraft_cli.latents.cogvideox import CogVideoXMotionTransformer, build_transformer
 from mtvcraft_cli.latents.sampler import make_scheduler
 from mtvcraft_cli.latents.seeded import seeded_tensors
+from mtvcraft_cli.latents.spare import Spare
 from mtvcraft_cli.latents.vae import build_vae
 from mtvcraft_cli.latents.walk import Models, Settings, WanModels, WanSettings
 from mtvcraft_cli.latents.wan import WanMotionTransformer
@@ -31,6 +32,7 @@ from mtvcraft_cli.latents.wanvideo.sampler import Guidance
 from mtvcraft_cli.latents.wanvideo.sampler import make_scheduler as make_flow_scheduler
 from mtvcraft_cli.preset import AUTO_PX, Preset, Sampler, lora_of
 from mtvcraft_cli.runs.ranks import together
+from mtvcraft_cli.runs.speed import pace, quicken
 from mtvcraft_cli.runs.text import find_text
 from mtvcraft_cli.sidecar import fingerprint
 from mtvcraft_cli.tokens.tokenizer import MotionTokenizer, tokenizer_from_tensors
@@ -60,6 +62,8 @@ class Loaded:
     """Who has placed them, as the last job wanted it."""
     stepped: Placement | None = None
     """The smaller placement that was taken when memory was too small for a job; later ones begin with it."""
+    spare: Spare = field(default_factory=Spare)
+    """What the windows of the last job are spared."""
     remarks: tuple[str, ...] = ()
     """What was said when they were loaded."""
     made_of: str = ""
@@ -92,13 +96,16 @@ class Loaded:
             said = list[str]()
             self.models = together(prepared, lambda: backbone.load(prepared, said))
             self.remarks = tuple(said)
+            quicken(self.models, prepared)
         self.depot = self.depot or Depot(torch.device(prepared.device), prepared.cache.folder)
         wanted = prepared.plan.placement
-        if self.stepped is not None and prepared.job.offload == "auto":
+        streamed = self.stepped is not None and self.stepped.offload in STREAMED
+        if self.stepped is not None and prepared.job.offload == "auto" and not (streamed and prepared.job.speed.whole):
             wanted = self.stepped
         self.depot.become(wanted, prepared.plan.shares, self._networks())
         remarks += self.remarks
-        return self.models, settings
+        self.spare = pace(self.models, prepared, self.depot)
+        return self.models, replace(settings, spare=self.spare)
 
     def make_room(self, prepared: PreparedAnimation, warnings: list[str]) -> bool:
         """Go on in the next smaller placement, since memory was too small; False where there is none."""
@@ -109,6 +116,7 @@ class Loaded:
             return False
         self.depot.become(smaller, (), self._networks())
         self.stepped = smaller
+        self.spare.keys &= is_roomy(smaller)  # which change no bit, and take room
         warnings.append(
             f"memory was too small for `--offload {before.offload}`, in spite of the plan: the window was begun again "
             f"with `--offload {smaller.offload}`"
@@ -134,7 +142,8 @@ class Loaded:
 RUN_BY_RUN = frozenset(
     {
         *("reference", "drive", "output", "seed", "rate", "audio", "crf", "background", "fit", "compare", "frames_dir"),
-        *("driver", "motion", "two_passes", "force", "command", "expected_weights", "preset", "offload", "gpus"),
+        *("driver", "motion", "two_passes", "speed", "force", "command", "expected_weights", "preset"),
+        *("offload", "gpus"),
     }
 )
 """What of a job may change while its models stay as they are."""
@@ -154,7 +163,8 @@ def models_wanted(job: AnimateJob) -> str:
         color_match=False,
     )
     rest = {item.name: getattr(job, item.name) for item in fields(job) if item.name not in RUN_BY_RUN}
-    return fingerprint({"preset": preset.fingerprint, "folder": preset.folder, **rest})
+    compiled = job.speed.compile
+    return fingerprint({"preset": preset.fingerprint, "folder": preset.folder, "compiled": compiled, **rest})
 
 
 def weights_of(prepared: PreparedAnimation) -> list[str]:

@@ -29,6 +29,7 @@ from mtvcraft_cli.latents.painter import Working
 from mtvcraft_cli.latents.walk import window_seed
 from mtvcraft_cli.latents.wan import WanMotionTransformer
 from mtvcraft_cli.runs.motion import MotionInTokens
+from mtvcraft_cli.runs.speed import key_of_speed
 from mtvcraft_cli.shapes import Picture
 from mtvcraft_cli.sidecar import versions
 from mtvcraft_cli.tokens.tokenise import TokensFile
@@ -53,6 +54,8 @@ class AnimationReport:
     kept_windows: int = 0
     """Windows that an earlier run had finished."""
     times_s: dict[str, float] = field(default_factory=dict)
+    active: dict[str, Any] = field(default_factory=dict)
+    """What made the run faster, from `runs.speed.active`."""
     remarks: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
@@ -96,6 +99,8 @@ class AnimationReport:
         took: dict[Kind, float] = dict(self.worked_s)
         if self.placement != plan.placement or plan.placement.offload in STREAMED or plan.task.ranks != (1, 1):
             took.pop("denoise", None)  # that was not the transformer's own speed
+        elif self.active.get("skipped_forwards") or self.active.get("compiled"):
+            took.pop("denoise", None)  # less than was planned, or with the time of the compiler in it
         if not self.handed_on:
             took["load"] = self.times_s["load"]
         if plan.task.pose_frames and self.times_s["pose"] > plan.task.pose_frames / 1000:  # else it was kept
@@ -130,6 +135,7 @@ class AnimationReport:
             "preset": preset.fingerprint,
             "seed": prepared.job.seed,
             "quantize": prepared.job.quantize,
+            "speed": key_of_speed(prepared),
             "two_passes": prepared.two_passes,
             "frames": prepared.windows[0].frames,
             "overlap": prepared.windows[-1].carried,
@@ -162,6 +168,7 @@ class AnimationReport:
             "frames": self.frames,
             "seconds": round(self.seconds, 3),
             "windows_from_earlier_runs": self.kept_windows,
+            "active": self.active,
             "times_s": self.times_s,
             "placement": self._placed(),
             "peak_memory_bytes": peak_memory(self.prepared.device),
@@ -182,6 +189,7 @@ class AnimationReport:
             "settings": job.told(),
             "preset_sha256": job.preset.fingerprint,
             "device": prepared.device,
+            "active": self.active,
             "weights_folder": job.weights and str(job.weights.resolve()),
             "inputs": {
                 name: {"path": str(settled(path)), "sha256": prepared.hashes[name]} for name, path in job.inputs.items()
