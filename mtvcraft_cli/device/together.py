@@ -30,9 +30,8 @@ def check_together(
     """
     packed = [f"`--quantize {quantize}`"] * (quantize != "none")
     compiling = ["`--compile`"] * compiled
-    whole = [f"`--speed {level}`"] * (
-        level != "best"
-    ) + compiling  # they want every block where it was in the last step
+    skipping = [f"`--speed {level}`"] * (level != "best")
+    whole = skipping + compiling
     kernel = [f"`--attention {attention}`"] * (attention in ("flash", "sage"))
     clashes = (
         (packed + whole + kernel, ranks > 1, f"works in one process, and torchrun has started {ranks}"),

@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from mtvcraft_cli.cache import Cache
 from mtvcraft_cli.device.offload import attached
 from mtvcraft_cli.jobs.animation import AnimateJob, prepare_animation
+from mtvcraft_cli.jobs.speed import Speed
+from mtvcraft_cli.latents.faster import is_fused
 from mtvcraft_cli.pipeline import run_animation
 from mtvcraft_cli.preset import load_preset
 from mtvcraft_cli.progress import silent
@@ -57,7 +59,9 @@ def test_jobs_hand_models_on_from_placement_to_placement(there: Path, backbone: 
         report = run_animation(prepare_animation(wanted, cache), silent, loaded)
         assert loaded.models is not None
         models.add(id(loaded.models))
-        assert attached(loaded.models.transformer) is (way in ("group", "disk", "sequential"))
+        streamed = way in ("group", "disk", "sequential")
+        assert attached(loaded.models.transformer) is streamed
+        assert is_fused(loaded.models.transformer) is not streamed
         told = json.loads((there / f"{number}.mp4.json").read_text())["placement"]
         assert (told["offload"], told["planned_offload"]) == (way, way)
         files = list(there.glob("cache-*/offload/.*.part/*.safetensors"))
@@ -66,8 +70,37 @@ def test_jobs_hand_models_on_from_placement_to_placement(there: Path, backbone: 
     loaded.close()
     assert len(models) == 1, "loaded once"
     assert list(there.glob("cache-*/offload/.*.part")) == []
-    first = (there / "0.mp4").read_bytes()
-    assert all((there / f"{number}.mp4").read_bytes() == first for number in range(7))
+    for ways in ((0, 4, 6), (1, 2, 3, 5)):  # those in which projections are fused, and those in which weights stream
+        assert len({(there / f"{number}.mp4").read_bytes() for number in ways}) == 1
+    latents = [
+        load_file(next((there / f"cache-{number}" / "windows").glob("*/kept.safetensors")))["kept"] for number in (0, 1)
+    ]
+    assert (latents[0] - latents[1]).abs().max().item() <= 1e-4
+
+
+def test_a_job_that_skips_blocks_after_one_that_streamed_them_finds_them_whole(there: Path) -> None:
+    save_joints(there / "drive.npy", 20)
+    with Loaded() as loaded:
+        for number, changes in enumerate(
+            ({"offload": "disk"}, {"speed": Speed(level="fast")}, {"offload": "group"}, {"speed": Speed(level="fast")})
+        ):
+            wanted = job(there, str(number), **changes)
+            run_animation(prepare_animation(wanted, Cache(there / f"cache-{number}")), silent, loaded)
+            assert loaded.models is not None
+            assert loaded.models.transformer.is_cache_enabled is (number in (1, 3))
+        run_animation(prepare_animation(job(there, "alone"), Cache(there / "cache-alone")), silent, loaded)
+    with Loaded() as fresh:
+        run_animation(prepare_animation(job(there, "fresh"), Cache(there / "cache-fresh")), silent, fresh)
+    assert (there / "1.mp4").read_bytes() == (there / "3.mp4").read_bytes()
+    assert (there / "alone.mp4").read_bytes() == (there / "fresh.mp4").read_bytes(), "nothing of the others is left"
+
+
+def test_what_can_not_be_had_together_is_refused(there: Path) -> None:
+    words = ["animate", "ref.png", "drive.npy", "--preset", "toy", "-o", "out.mp4"]
+    for more in (["--speed", "fast", "--offload", "disk"], ["--quantize", "fp8", "--compile"]):
+        assert_refused(
+            mtvcraft(*words, *more, cwd=there), 2, f"`{more[0]}" if "--speed" in more else "--compile", "one of the two"
+        )
 
 
 def test_too_little_memory_in_spite_of_the_plan_is_a_step_down_and_no_window_lost(there: Path) -> None:
@@ -91,6 +124,7 @@ def test_too_little_memory_in_spite_of_the_plan_is_a_step_down_and_no_window_los
     assert told["placement"]["offload"] == report.placement.offload == "group"
     assert told["placement"]["planned_offload"] == "none"
     assert told["warnings"] == report.warnings
+    assert told["active"]["kept_keys"] is False, "streamed, it has no room for them"
     assert len(report.warnings) == 2
     assert "`--offload none`, in spite of the plan" in report.warnings[0]
     assert "begun again with `--offload model`" in report.warnings[0]

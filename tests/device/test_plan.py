@@ -202,6 +202,11 @@ def test_a_step_down_takes_less_of_the_card_and_no_more_ram_than_there_is() -> N
     short = replace(plan, machine=on_card(80, ram_gib=20))
     assert next_smaller(short, Placement(offload="model")) == Placement(offload="sequential"), "pinned, it is too much"
     assert next_smaller(make_plan(task("7b", ranks=(2, 1)), on_card(80), UNKNOWN), Placement()) is None
+    whole = make_plan(task("7b", whole=True), on_card(12), UNKNOWN)
+    assert whole.placement.offload == "model", "what skips or compiles blocks wants them all there"
+    assert whole.shortages
+    assert next_smaller(whole, Placement()) == Placement(offload="model")
+    assert next_smaller(whole, Placement(offload="model")) is None
 
 
 def several(*gib: float) -> Machine:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtvcraft_cli.latents.faster import fuse, set_attention
+from mtvcraft_cli.device.quantise import quantise
+from mtvcraft_cli.latents.faster import fuse, is_fused, set_attention, unfuse
 from mtvcraft_cli.latents.sampler import denoise as denoise_small
 from mtvcraft_cli.latents.sampler import make_scheduler as small_scheduler
 from mtvcraft_cli.latents.spare import Forwards, KeptKeys, Spare, set_cache
@@ -151,6 +152,13 @@ def test_fused_projections_stay_within_rounding_and_cost_no_memory(backbone: str
     assert not any(".attn1.to_q." in name for name in names)
     fuse(transformer)  # models may be handed on
     assert dict(transformer.named_parameters()).keys() == names.keys()
+    assert is_fused(transformer)
+    unfuse(transformer)
+    assert not is_fused(transformer)
+    assert torch.equal(window(transformer, Spare()), plain)
+    fresh = dict(transformer_of(backbone).named_parameters())
+    assert dict(transformer.named_parameters()).keys() == fresh.keys()
+    assert all(tensor.requires_grad == fresh[name].requires_grad for name, tensor in transformer.named_parameters())
 
 
 @pytest.mark.parametrize("two_passes", [False, True])
@@ -169,6 +177,24 @@ def test_the_step_cache_skips_more_with_a_higher_threshold_and_starts_anew_in_ea
     assert shares[0] < shares[1]
     assert errors[0] < errors[1] < 0.5
     assert shares[1] > 0.2
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4", "fp8"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_step_cache_and_packed_matrices_go_together(backbone: str, kind: Any) -> None:
+    if kind != "fp8":
+        pytest.importorskip("bitsandbytes", reason="quantisation is an extra")
+    transformer = transformer_of(backbone)
+    quantise(transformer, kind, torch.float32)
+    exact = window(transformer, Spare(keys=False), steps=12)
+    assert torch.equal(window(transformer, Spare(), steps=12), exact)
+    set_cache(transformer, 0.4)
+    spare = Spare(keys=False)
+    made = window(transformer, spare, steps=12)
+    assert 0 < spare.tally.skipped < spare.tally.forwards
+    assert 0 < float((made - exact).norm() / exact.norm()) < 0.5
+    set_cache(transformer, None)
+    assert torch.equal(window(transformer, Spare(keys=False), steps=12), exact)
 
 
 def test_each_branch_of_guidance_decides_for_itself() -> None:
