@@ -21,12 +21,12 @@ THRESHOLDS: Final[Mapping[str, Mapping[Level, float]]] = {
 """By backbone and level how much the first block may do otherwise before the others are run again."""
 COSTS: Final[Mapping[str, Mapping[Level, str]]] = {
     "cogvideox": {
-        "balanced": "43 dB PSNR for 31 % of the blocks, by a mini still in training, in 8 steps",
-        "fast": "40 dB PSNR for 42 % of the blocks, by a mini still in training, in 8 steps",
+        "balanced": "43 dB PSNR with 31 % of the blocks left out, by mini still in training, 8 steps",
+        "fast": "40 dB PSNR with 42 % of the blocks left out, by mini still in training, 8 steps",
     },
     "wan": {
-        "balanced": "latents off by 1.8 % for 5 % of the blocks, by a toy with random weights, in 20 steps",
-        "fast": "latents off by 3.5 % for 27 % of the blocks, by a toy with random weights, in 20 steps",
+        "balanced": "latents off by 1.8 % with 5 % of the blocks left out, by a toy with random weights, 20 steps",
+        "fast": "latents off by 3.5 % with 27 % of the blocks left out, by a toy with random weights, 20 steps",
     },
 }
 """What was measured by benchmarks/caching.py, and with what; docs/performance.md has the table."""
@@ -65,7 +65,7 @@ def settled(speed: Speed, preset: Preset, device: str) -> Speed:
     exact = preset.precision == "float32"
     if speed.attention == "auto":
         wanted: tuple[Attention, ...] = ("flash",) if speed.level == "best" else ("sage", "flash")
-        found: Attention = next((name for name in wanted if not unusable(name, device, exact=exact)), "native")
+        found = next((name for name in wanted if not unusable(name, device, exact=exact)), "native")
         speed = Speed(level=speed.level, compile=speed.compile, attention=found)
     elif why := unusable(speed.attention, device, exact=exact):
         raise MtvcraftError(
