@@ -148,6 +148,12 @@ class VaeTraining:
     """Weight of the latents' distance from unit normal noise."""
     figure: float = 1.0
     """By how much more a pixel counts where the figure is or was."""
+    squared: float = 0.0
+    """Weight of the squared distance of the pictures, which is what decibels count."""
+    base: str | None = None
+    """Folder of a run, or a file, whose VAE is trained further."""
+    decoder_only: bool = False
+    """Leave the encoder of `base` as it is: transformers that were trained on its latents stay right."""
 
 
 @dataclass(frozen=True, kw_only=True)
