@@ -2,11 +2,13 @@
 
     python benchmarks/step.py [--threads 2] [--repeats 3] [--only mini|7b|17b|17b-bf16]
 
-Each row runs in a process of its own. `ours` is the transformer of the package; `plain` is written out below, layer by
-layer, and shares only the weights and the position tables. On the CPU, in float32 where the row doesn't say bfloat16:
-guidance as one batch of two for mini; a single sample for slices of two blocks at the full width of the 7b (3072, 48
-heads) and of the 17b (5120, 40 heads; motion attention in the first of the two), 13 x 16 x 16 tokens each. The 17b in
-float32 takes 7 GB. On a busy machine look at the CPU ratio: it counts what the process itself was given.
+Each row runs in a process of its own. `ours` is the transformer of the package as a run has it: with fused projections
+and, from the second step of a window on, with the keys and values that the first one made; the fastest of some steps
+counts. `plain` is written out below, layer by layer, and shares only the weights and the position tables. On the CPU,
+in float32 where the row doesn't say bfloat16: guidance as one batch of two for mini; a single sample for slices of two
+blocks at the full width of the 7b (3072, 48 heads) and of the 17b (5120, 40 heads; motion attention in the first of the
+two), 13 x 16 x 16 tokens each. The 17b in float32 takes 7 GB. On a busy machine look at the CPU ratio: it counts what
+the process itself was given.
 """
 
 import sys
@@ -27,8 +29,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtvcraft_cli.latents import cogvideox, wan
+from mtvcraft_cli.latents.faster import fuse
 from mtvcraft_cli.latents.rope import Rotary, motion_table, visual_table, wan_motion_table, wan_visual_table
 from mtvcraft_cli.latents.seeded import seeded_tensors
+from mtvcraft_cli.latents.spare import Forwards, Spare
 from mtvcraft_cli.preset import load_preset
 
 TITLES = {
@@ -237,16 +241,24 @@ def measure(name: str, kind: str, threads: int, repeats: int, answer: Any) -> No
     """In a process of its own: the fastest of some steps, by clock and by CPU, the memory they add, and the result."""
     torch.set_num_threads(threads)
     transformer, plain, given = case(name)
-    tensors, heads = dict(transformer.state_dict()), transformer.config.num_attention_heads
+    tensors = dict(transformer.state_dict()) if kind == "plain" else {}
+    heads = transformer.config.num_attention_heads
+    if kind == "ours":
+        fuse(transformer)
     forget = Path("/proc/self/clear_refs")
     if forget.exists():  # Linux: the peak of drawing the weights doesn't count
         forget.write_text("5", encoding="ascii")
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds, cpu_seconds = [], []
     with torch.inference_mode():
+        forwards = Forwards(transformer, Spare())
         for _ in range(repeats):
             start, cpu_start = time.perf_counter(), time.process_time()
-            result = plain(tensors, heads, **given) if kind == "plain" else transformer(*given.values())
+            if kind == "plain":
+                result = plain(tensors, heads, **given)
+            else:
+                with forwards.named("step") as lent:
+                    result = lent(*given.values())
             seconds.append(time.perf_counter() - start)
             cpu_seconds.append(time.process_time() - cpu_start)
     added_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib

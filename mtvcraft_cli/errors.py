@@ -52,7 +52,7 @@ def explained(error: Exception) -> MtvcraftError:
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
         return MtvcraftError(
             f"out of memory: {(str(error).splitlines() or [''])[0]}",
-            hint="try `--offload model --two-passes`, close other programs, or use a smaller preset",
+            hint="try `--offload sequential --two-passes`, close other programs, or use a smaller preset",
             exit=Exit.FIT,
         )
     return MtvcraftError(

@@ -5,7 +5,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
-from mtvcraft_cli.device.place import working
 from mtvcraft_cli.jobs.animation import PreparedAnimation
 from mtvcraft_cli.jobs.files import PreparedList, PreparedPose, PreparedTokens
 from mtvcraft_cli.jobs.timing import Timing, plan_timing
@@ -18,10 +17,10 @@ from mtvcraft_cli.joints.people import choose_person, people_rows
 from mtvcraft_cli.joints.sheet import contact_sheet
 from mtvcraft_cli.joints.skeleton import PARTS
 from mtvcraft_cli.joints.view import write_view
-from mtvcraft_cli.latents.walk import Models, Settings, WanModels, WanSettings, walk
+from mtvcraft_cli.latents.walk import Settings, WanSettings, walk
 from mtvcraft_cli.progress import Watch
 from mtvcraft_cli.runs.compare import write_comparison
-from mtvcraft_cli.runs.models import Loaded, load_tokenizer, offload_of
+from mtvcraft_cli.runs.models import Loaded, load_tokenizer
 from mtvcraft_cli.runs.motion import (
     MotionInTokens,
     find_motion,
@@ -33,11 +32,13 @@ from mtvcraft_cli.runs.motion import (
     to_tokens,
 )
 from mtvcraft_cli.runs.report import AnimationReport, FileReport
+from mtvcraft_cli.runs.speed import active, active_text
 from mtvcraft_cli.shapes import Frames, Picture
 from mtvcraft_cli.sidecar import versions, write_sidecar
 from mtvcraft_cli.tokens.files import TokenFile, save_tokens
 from mtvcraft_cli.tokens.tokenise import detokenise, motion_tokens
 from mtvcraft_cli.tokens.tokenizer import MotionTokenizer
+from mtvcraft_cli.video.behind import Behind
 from mtvcraft_cli.video.figure import figure_box
 from mtvcraft_cli.video.frames import FrameWriter
 from mtvcraft_cli.video.picture import fit_picture, write_picture
@@ -51,9 +52,11 @@ def run_animation(prepared: PreparedAnimation, watch: Watch, loaded: "Loaded | N
 
     T frames of the driver, W windows of F latent frames each, H x W pixels. Many jobs share what is `loaded`.
     """
+    if loaded is None:
+        with Loaded() as own:
+            return run_animation(prepared, watch, own)
     job, preset = prepared.job, prepared.job.preset
     report = AnimationReport(prepared=prepared)
-    loaded = loaded or Loaded()
     with report.stage("load"):
         tokenizer = loaded.tokenizer_for(prepared)
         report.handed_on = loaded.models is not None
@@ -79,7 +82,9 @@ def run_animation(prepared: PreparedAnimation, watch: Watch, loaded: "Loaded | N
         if models.dynamic:
             first_mm = first_pose(prepared, motion, tokens, tokenizer, report.remarks)
             settings = replace(settings, joint_mean_mm=first_mm)
-        animate(prepared, models, settings, picture, tokens, tokenizer, report, watch)
+        animate(prepared, loaded, settings, picture, tokens, tokenizer, report, watch)
+        report.active = active(prepared, settings.spare)
+        report.remarks.append(active_text(prepared, settings.spare))
         write_sidecar(job.output, report.sidecar())
         report.keep_rates()
     if job.compare is not None:
@@ -90,7 +95,7 @@ def run_animation(prepared: PreparedAnimation, watch: Watch, loaded: "Loaded | N
 
 def animate(
     prepared: PreparedAnimation,
-    models: Models | WanModels,
+    loaded: Loaded,
     settings: Settings | WanSettings,
     picture: Picture,
     tokens: MotionInTokens,
@@ -100,13 +105,22 @@ def animate(
 ) -> None:
     """Tokens to frames, window by window, written as they are made."""
     job, timing = prepared.job, prepared.timing
+    assert loaded.models is not None
+    assert loaded.depot is not None
+
+    def write(frame: Picture) -> None:
+        writer.write(frame[None])
+        if lossless is not None:
+            lossless.write(frame[None])
+        report.frames += 1
+
     with (
         report.stage("animate"),
         VideoWriter(job.output, job.preset.size_px, timing.rate, crf=job.crf, sound=prepared.sound) as writer,
         FrameWriter(job.frames_dir) if job.frames_dir is not None else nullcontext() as lossless,
     ):
         frames = walk(
-            models,
+            loaded.models,
             picture,
             (motion_tokens(tokens.tokens, tokenizer, window.index)[0] for window in prepared.windows),  # (F * 24, D)
             prepared.windows,
@@ -114,13 +128,13 @@ def animate(
             job.seed,
             kept=report.keep(tokens, picture, settings.joint_mean_mm),
             watch=watch,
-            working=report.timed(partial(working, device=settings.device, offload=offload_of(prepared))),
+            working=report.timed(loaded.depot.working),
+            make_room=partial(loaded.make_room, prepared, report.warnings),
         )
-        for batch in retimed(frames, timing):
-            writer.write(batch)  # (n, H, W, 3)
-            if lossless is not None:
-                lossless.write(batch)
-            report.frames += len(batch)
+        with Behind(write) as behind:  # encoding goes on while the next window is made
+            for batch in retimed(frames, timing):
+                behind.give(batch)  # (n, H, W, 3)
+    report.placement = loaded.depot.placement
 
 
 def retimed(frames: Iterator[Frames], timing: Timing) -> Iterator[Frames]:

@@ -1,5 +1,6 @@
 """Keeps libraries from writing into the user's terminal, and into what is meant for another program."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,17 @@ from typing import Any
 
 _ONE_AT_A_TIME = Lock()
 """Two threads that both redirect file descriptor 2 would leave it redirected."""
+
+
+def without_hub_kernels() -> None:
+    """Keep libraries from fetching kernels from the hub; call it before any of them is imported.
+
+    bitsandbytes asks for one whenever it is imported, which diffusers does where it is installed, and complains on
+    standard error where it gets none. Its further warnings repeat with every layer that works.
+    """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    modules: dict[str, Any] = sys.modules
+    modules.setdefault("kernels", None)  # as if it weren't installed
 
 
 @contextmanager

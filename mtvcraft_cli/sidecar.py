@@ -14,7 +14,7 @@ from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import write_text_whole
 
 FORMAT = 1
-LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "mediapipe", "decord", "imageio-ffmpeg")
+LIBRARIES = ("torch", "diffusers", "transformers", "bitsandbytes", "numpy", "mediapipe", "decord", "imageio-ffmpeg")
 
 
 def sidecar_path(output: Path) -> Path:

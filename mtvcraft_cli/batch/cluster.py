@@ -22,7 +22,7 @@ from mtvcraft_cli.batch.results import Ended
 from mtvcraft_cli.batch.work import Task, Workshop, in_order, now, prompts_by_models
 from mtvcraft_cli.cache import Cache
 from mtvcraft_cli.errors import Exit, MtvcraftError
-from mtvcraft_cli.quiet import silence, stdout_of_this_thread
+from mtvcraft_cli.quiet import silence, stdout_of_this_thread, without_hub_kernels
 
 ATTEMPTS: Final = 3
 """How many workers a job may take with it before it counts as failed."""
@@ -72,6 +72,7 @@ class Worker:
     def __init__(
         self, folder: str, cache: str, environment: Mapping[str, str], prompts: Mapping[str, tuple[str, ...]]
     ) -> None:
+        without_hub_kernels()
         os.environ.update(environment)
         os.chdir(folder)
         Path(cache).mkdir(parents=True, exist_ok=True)

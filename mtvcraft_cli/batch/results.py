@@ -88,10 +88,16 @@ class Results(AbstractContextManager["Results"]):
         os.close(self._file)  # which lets go of the lock as well
 
     def add(self, ended: Ended) -> None:
-        """Write down how a job ended."""
-        line = json.dumps(ended.told(), ensure_ascii=False) + "\n"
-        os.write(self._file, line.encode())
-        os.fsync(self._file)
+        """Write down how a job ended; a disk that fills up on the way leaves the file as it was."""
+        line = (json.dumps(ended.told(), ensure_ascii=False) + "\n").encode()
+        before = os.fstat(self._file).st_size
+        try:
+            while line:
+                line = line[os.write(self._file, line) :]  # which takes a part where there is no room for all
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, before)
+            raise
         if not ended.failed:
             self.done.add(ended.output)
 

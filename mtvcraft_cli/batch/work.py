@@ -74,7 +74,8 @@ def check_weights(
     wrong, known = list[tuple[Task, MtvcraftError]](), dict[object, MtvcraftError | None]()
     for task in tasks:
         job, sampler = task.job, task.job.preset.sampler
-        key = (job.preset.name, job.preset.loras, job.weights, sampler.motion_guidance == 1, *prompts_of(job.preset))
+        own = (job.preset.name, job.preset.loras, job.weights, job.quantize, sampler.motion_guidance == 1)
+        key = (*own, *prompts_of(job.preset))
         if key not in known:
             known[key] = None
             try:
@@ -143,7 +144,7 @@ class Workshop:
             report = run_animation(prepared, watch, self._loaded)
         except Exception as error:
             if not isinstance(error, MtvcraftError):  # nobody knows what state the models are in
-                self._loaded = None
+                self.close()
                 gc.collect()
             return _failed(task, error, time.monotonic() - started)
         return Ended(
@@ -159,6 +160,12 @@ class Workshop:
             remarks=(*prepared.remarks, *report.remarks),
             warnings=tuple(report.warnings),
         )
+
+    def close(self) -> None:
+        """Let the models go."""
+        if self._loaded is not None:
+            self._loaded.close()
+        self._loaded = None
 
     def _estimator_for(self, drive: Path, settings: DriveSettings) -> Estimator | None:
         if holds_motion(drive):
@@ -189,11 +196,14 @@ def made_already(task: Task, workshop: Workshop) -> Ended | None:
 
 def run_here(tasks: Sequence[Task], workshop: Workshop, watch: Watch, *, keep_going: bool) -> Iterator[Ended]:
     """Do all jobs in this process; without `keep_going` the first that fails is the last."""
-    for task in in_order(tasks):
-        ended = workshop.work(task, watch)
-        yield ended
-        if ended.failed and not keep_going:
-            return
+    try:
+        for task in in_order(tasks):
+            ended = workshop.work(task, watch)
+            yield ended
+            if ended.failed and not keep_going:
+                return
+    finally:
+        workshop.close()
 
 
 def left_alone(task: Task, prepared: PreparedAnimation, seconds: float) -> Ended:

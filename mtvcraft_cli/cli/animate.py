@@ -17,8 +17,12 @@ from mtvcraft_cli.cli.options import (
     Force,
     Fps,
     FramingOptions,
+    Gpus,
     LookOptions,
+    Offload,
     PresetName,
+    Quantize,
+    SpeedOptions,
     Weights,
     Yes,
     read_audio,
@@ -70,25 +74,27 @@ def animation_job(
         Path | None, typer.Option(help="Also write the frames as PNG files into this folder; they lose nothing.")
     ] = None,
     device: Device = "auto",
-    offload: Annotated[
-        Literal["auto", "none", "model"],
-        typer.Option(help="`model` keeps on the card only the part that is working."),
-    ] = "auto",
+    offload: Offload = "auto",
+    gpus: Gpus = None,
+    quantize: Quantize = "none",
     two_passes: Annotated[
         bool, typer.Option("--two-passes", help="Guide in two passes instead of one batch: less memory, slower.")
     ] = False,
     weights: Weights = None,
     force: Force = False,
     *,
+    pace: SpeedOptions,
     look: LookOptions,
     motion: FramingOptions,
     driver: DriveOptions,
 ) -> tuple[Any, str]:
     """What the words ask for: an `AnimateJob`, and a line that says why its preset, where that was left open."""
+    from mtvcraft_cli.device.split import read_cards
     from mtvcraft_cli.jobs.animation import AnimateJob
     from mtvcraft_cli.jobs.choice import choose_preset
 
-    chosen, why = choose_preset(preset, weights, device)
+    cards = read_cards(gpus) if gpus else ()
+    chosen, why = choose_preset(preset, weights, device, cards, quantize)
     sampler = chosen.sampler
     sampler = replace(
         sampler,
@@ -115,6 +121,9 @@ def animation_job(
         motion=motion.settings(),
         device=device,
         offload=offload,
+        gpus=cards,
+        quantize=quantize,
+        speed=pace.settings(),
         two_passes=two_passes,
         weights=weights,
         force=force,

@@ -68,12 +68,7 @@ def batch(
             exit=Exit.USAGE,
         )
     rows, remarks = rows_of(tables, pair)
-    if out_dir is not None and not out_dir.is_dir():
-        raise MtvcraftError(
-            f"there is no folder `{out_dir}`",
-            hint=f"make it first: mkdir -p {shlex.quote(str(out_dir))}",
-            exit=Exit.USAGE,
-        )
+    check_folder(out_dir)
     tasks, whys = read_rows(rows, out_dir, force=force, ray=ray is not None)
     for line in (*remarks, *whys):
         say(line)
@@ -123,11 +118,16 @@ def check_all(tasks: Sequence["Task"], cache: "Cache", ray: str | None, supplied
     refuse([(task.where, error) for task, error in check_tasks(tasks)], len(tasks))
     if ray is not None:
         return
-    from mtvcraft_cli.device.place import choose_device
+    from mtvcraft_cli.jobs.animation import device_of
 
-    for name in dict.fromkeys(task.job.device for task in tasks):
-        device = str(choose_device(name))
-        own = [task for task in tasks if task.job.device == name]
+    known, by_device = dict[object, str](), dict[str, list["Task"]]()
+    for task in tasks:
+        job = task.job
+        wanted = (job.device, job.offload, job.gpus, job.quantize)
+        if wanted not in known:
+            known[wanted] = device_of(job)
+        by_device.setdefault(known[wanted], []).append(task)
+    for device, own in by_device.items():
         refuse([(task.where, error) for task, error in check_weights(own, device, cache, supplied_by)], len(tasks))
 
 

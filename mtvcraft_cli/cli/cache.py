@@ -12,7 +12,8 @@ from mtvcraft_cli.errors import Exit, MtvcraftError
 def cache(
     action: Annotated[Literal["list", "clear", "prune", "verify"], typer.Argument(help="What to do.")] = "list",
     stage: Annotated[
-        Literal["joints", "tokens", "reference", "windows"] | None, typer.Option(help="Only entries of this stage.")
+        Literal["joints", "tokens", "text", "reference", "windows", "eval", "bench"] | None,
+        typer.Option(help="Only entries of this stage; `bench` are those of bench mini."),
     ] = None,
     limit: Annotated[
         str | None,

@@ -1,5 +1,6 @@
 """`mtvcraft eval`: numbers for videos, and for models."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,24 +11,39 @@ import typer
 from mtvcraft_cli.cli.console import answer, say, table, warn, watch
 from mtvcraft_cli.cli.download import supply
 from mtvcraft_cli.cli.eval_table import laid_out
-from mtvcraft_cli.cli.options import Device, DryRun, Force, PresetName, Weights, Yes, typed
+from mtvcraft_cli.cli.front import running
+from mtvcraft_cli.cli.options import Device, DryRun, Force, Offload, Quantize, Weights, Yes, typed
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
 if TYPE_CHECKING:
+    from mtvcraft_cli.device.placement import Wanted
     from mtvcraft_cli.eval.bench import Bench
     from mtvcraft_cli.jobs.evaluation import EvalJob, System
 
+_measured = partial(typer.Option, rich_help_panel="How it is measured")
+_reported = partial(typer.Option, rich_help_panel="The report")
+_of_run = partial(typer.Option, rich_help_panel="Results that are made first")
 _of_mini = partial(typer.Option, rich_help_panel="Bench mini")
+
+ONLY_MINI = ("clips", "frames", "motion")
+"""What means nothing to the other benches."""
+NEVER_MINI = (
+    *("pred", "gt", "name", "protocol", "metrics", "truth_fit", "baseline", "rows", "allow_missing"),
+    *("allow_length_mismatch", "floor", "intervals", "run", "seed", "explain", "csv", "html", "jobs", "offload"),
+)
+"""What means nothing to bench mini, which keeps its model on the device."""
+ONLY_RUN = ("preset", "seed", "offload", "quantize")
+"""What means nothing where results are only scored."""
 
 
 def eval_(
     bench: Annotated[
         Literal["tiktok", "tiktok-335", "fashion", "mini"] | None,
-        typer.Option(help="Clips that many score on; `mini` needs none, and measures a preset."),
+        typer.Option(help="Clips that many score on; `mini` makes its own, and measures a preset."),
     ] = None,
     pred: Annotated[
         list[str] | None,
-        typer.Option(metavar="[NAME=]DIR", help="Results to score; may be given several times for several systems."),
+        typer.Option(metavar="[NAME=]DIR", help="Folder of results to score; may be repeated for several systems."),
     ] = None,
     gt: Annotated[
         Path | None,
@@ -35,42 +51,51 @@ def eval_(
             metavar="PATH", help="Ground truth: a folder, DisCo's TSV or a zip; default: the setting bench.NAME."
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What the table calls the results of --pred.")] = None,
+    name: Annotated[str | None, typer.Option(help="What the table calls the results of --pred or --run.")] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(metavar="still|ground-truth|shift1", help="A row that needs no model; may be repeated."),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say which clips a bench has, where they come from, and how it measures.")
+    ] = False,
     protocol: Annotated[
-        Literal["mtvcraft", "disco", "humanvid"], typer.Option(help="How it is measured; see --explain.")
+        Literal["mtvcraft", "disco", "humanvid"],
+        _measured(help="Which of the ways in use: sizes, frames, SSIM and FVD differ; see --explain."),
     ] = "mtvcraft",
     metrics: Annotated[
         str,
-        typer.Option(help="Which, with commas; more: flicker, motion-follow, lpips-alex."),
+        _measured(help="With commas between; there are flicker, motion-follow and lpips-alex, too."),
     ] = "psnr,ssim,lpips,fid,fvd,fid-vid",
     truth_fit: Annotated[
         Literal["stretch", "crop"],
-        typer.Option("--fit", help="Where the aspects differ: stretch, or cut the truth to that of the results."),
+        _measured("--fit", help="Where the aspects differ: stretch, or cut the truth to that of the results."),
     ] = "stretch",
-    baseline: Annotated[
-        list[str] | None,
-        typer.Option(metavar="still|ground-truth|shift1", help="A row without a model; may be given several times."),
-    ] = None,
-    rows: Annotated[Literal["none", "key", "all"], typer.Option(help="Which published rows are shown.")] = "key",
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Score the clips that are on both sides.")
+        bool, _measured("--allow-missing", help="Score the clips that are on both sides, and leave the others out.")
     ] = False,
     allow_length_mismatch: Annotated[
-        bool, typer.Option("--allow-length-mismatch", help="Score clips of very unequal length, as far as both go.")
+        bool, _measured("--allow-length-mismatch", help="Score clips of very unequal length, as far as both go.")
     ] = False,
+    jobs: Annotated[int, _measured(min=1, help="Clips scored at once.")] = 1,
+    rows: Annotated[
+        Literal["none", "key", "all"], _reported(help="Which published rows stand beside what was measured.")
+    ] = "key",
     floor: Annotated[
-        bool, typer.Option("--floor", help="Add the ground truth's even pieces against its odd ones.")
+        bool, _reported("--floor", help="Add the ground truth's even pieces against its odd ones.")
     ] = False,
     intervals: Annotated[
-        bool, typer.Option("--intervals", help="Add bootstrap intervals over clips to what is averaged.")
+        bool, _reported("--intervals", help="Add bootstrap intervals over clips to what is averaged.")
     ] = False,
-    run: Annotated[bool, typer.Option("--run", help="Make the results first, with --preset, into --pred.")] = False,
-    preset: PresetName = "auto",
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of --run.")] = 0,
-    explain: Annotated[bool, typer.Option("--explain", help="Say what a bench is and how it is measured.")] = False,
-    csv: Annotated[Path | None, typer.Option(help="Also write a row per clip.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Also write a page with plots and clips side by side.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Clips scored at once.")] = 1,
+    csv: Annotated[Path | None, _reported(help="Also write a row per clip.")] = None,
+    html: Annotated[Path | None, _reported(help="Also write a page with plots and clips side by side.")] = None,
+    run: Annotated[
+        bool, _of_run("--run", help="Make the results first, with --preset, into --pred; so does --bench alone.")
+    ] = False,
+    preset: Annotated[
+        str, _of_run("--preset", help="Who makes them, or is measured by bench mini; see `mtvcraft presets`.")
+    ] = "auto",
+    seed: Annotated[int, _of_run(min=0, max=2**63 - 1, help="The same seed gives the same results.")] = 0,
     clips: Annotated[int, _of_mini(min=2, help="Clips of each split.")] = 10,
     frames: Annotated[
         int | None, _of_mini(min=2, help="Frames of its clips; by default those of one window and of two, in turn.")
@@ -79,6 +104,8 @@ def eval_(
         Path | None, _of_mini(help="Recorded motion for it, an `.npz`; without it only dances of our own.")
     ] = None,
     device: Device = "auto",
+    offload: Offload = "auto",
+    quantize: Quantize = "none",
     weights: Weights = None,
     yes: Yes = False,
     force: Force = False,
@@ -86,13 +113,9 @@ def eval_(
 ) -> None:
     """Measure how near videos come to the truth, beside what others published."""
     if bench == "mini":
-        if pred or gt or baseline or explain or csv or html:
-            raise MtvcraftError(
-                "bench mini makes its clips itself, and takes no videos",
-                hint="leave out `--pred`, `--gt`, `--baseline`, `--explain`, `--csv` and `--html`",
-                exit=Exit.USAGE,
-            )
-        return _mini(preset, clips, frames, motion, device, weights, yes=yes, dry_run=dry_run)
+        _refuse(NEVER_MINI, "bench mini makes its clips itself, and measures them in its own way")
+        return _mini(preset, clips, frames, motion, device, quantize, weights, yes=yes, dry_run=dry_run)
+    _refuse(ONLY_MINI, "that is for bench mini")
     from mtvcraft_cli.eval.bench import explain as explained
     from mtvcraft_cli.eval.bench import load_bench
 
@@ -100,6 +123,11 @@ def eval_(
     if explain:
         text = explained(chosen)
         return answer(text, {"bench": bench, "text": text})
+    made = run or (bench is not None and not (pred or baseline))
+    if not made:
+        _refuse(ONLY_RUN, "nothing is made here, only scored")
+    if not (made or pred):
+        _refuse(["name"], "baselines have names of their own")
     truth = _truth(chosen, gt, protocol, rows)
     from mtvcraft_cli.eval.protocols import PROTOCOLS
     from mtvcraft_cli.jobs.evaluation import EvalJob
@@ -125,11 +153,11 @@ def eval_(
         force=force,
         command=typed(),
     )
-    if run or (chosen is not None and not systems):
-        made, failed = _make(job, preset, seed, name, yes=yes, dry_run=dry_run)
+    if made:
+        systems, failed = _make(job, preset, seed, offload, quantize, name, yes=yes, dry_run=dry_run)
         if dry_run:
             return None
-        job = replace(job, systems=made, made_failed=failed)
+        job = replace(job, systems=systems, made_failed=failed)
     elif not systems:
         raise MtvcraftError(
             "there is nothing to score",
@@ -137,6 +165,21 @@ def eval_(
             exit=Exit.USAGE,
         )
     return _score(job, yes=yes, dry_run=dry_run)
+
+
+def _refuse(names: Sequence[str], why: str) -> None:
+    """Refuse options that were typed and would do nothing.
+
+    Raises:
+        MtvcraftError: exit 2.
+    """
+    flags = [f"`--{name.removeprefix('truth_').replace('_', '-')}`" for name in names if name in running.by_flag]
+    if flags:
+        raise MtvcraftError(
+            f"{', '.join(flags)} would do nothing: {why}",
+            hint="leave it out" if len(flags) == 1 else "leave them out",
+            exit=Exit.USAGE,
+        )
 
 
 def _score(job: "EvalJob", *, yes: bool, dry_run: bool) -> None:
@@ -205,6 +248,10 @@ def _systems(pred: list[str], name: str | None) -> list["System"]:
         own, equals, folder = words.partition("=")
         named = bool(equals) and not Path(words).exists()
         path = Path(folder if named else words)
+        if named and name is not None:
+            raise MtvcraftError(
+                f"the results in `{path}` are called `{own}` and `{name}`", hint="leave out `--name`", exit=Exit.USAGE
+            )
         systems.append(System(own if named else name or path.resolve().name, path))
     if name is not None and len(pred) > 1:
         raise MtvcraftError(
@@ -231,31 +278,42 @@ def _metrics(text: str) -> list[str]:
 
 
 def _make(
-    job: "EvalJob", preset: str, seed: int, name: str | None, *, yes: bool, dry_run: bool
+    job: "EvalJob",
+    preset: str,
+    seed: int,
+    offload: "Wanted",
+    quantize: Quantize,
+    name: str | None,
+    *,
+    yes: bool,
+    dry_run: bool,
 ) -> "tuple[list[System], dict[str, str]]":
     """Make the results that are to be scored; give the systems back, and the clips that failed."""
     from mtvcraft_cli.cache import open_cache
-    from mtvcraft_cli.eval.files import metric_files
     from mtvcraft_cli.jobs.choice import choose_preset
-    from mtvcraft_cli.jobs.evaluation import System, needed
+    from mtvcraft_cli.jobs.evaluation import System, find_means
     from mtvcraft_cli.jobs.making import MakingJob, as_in_the_paper, prepare_making
 
     folders = [system for system in job.systems if system.folder is not None]
     if len(folders) > 1:
         raise MtvcraftError("`--run` makes one system's results", hint="give one `--pred`", exit=Exit.USAGE)
-    metric_files(needed(job), job.weights, supply(yes=yes, dry_run=dry_run))  # better said now than after hours
-    chosen, why = choose_preset(preset, job.weights, job.device)
+    chosen, why = choose_preset(preset, job.weights, job.device, quantize=quantize)
     plain = chosen.name
     chosen, how = as_in_the_paper(chosen)
     stem = f"eval-{job.bench.name if job.bench else job.truth.name}-{Path(plain).stem}"
-    output = folders[0].folder if folders else None
+    output = (folders[0].folder if folders else None) or Path(stem)
+    own = System(name or (folders[0].name if folders else f"ours ({Path(plain).stem})"), output, preset=plain)
+    systems = [own, *(system for system in job.systems if system.folder is None)]
+    find_means(replace(job, systems=systems), supply(yes=yes, dry_run=dry_run))  # better said now than after hours
     making = MakingJob(
         preset=chosen,
         truth=job.truth,
-        output=output or Path(stem),
+        output=output,
         bench=job.bench,
         seed=seed,
         device=job.device,
+        offload=offload,
+        quantize=quantize,
         weights=job.weights,
         command=job.command,
     )
@@ -269,23 +327,25 @@ def _make(
     from mtvcraft_cli.pipeline import run_animation
     from mtvcraft_cli.runs.models import Loaded
 
-    failed, loaded = dict(prepared.broken), Loaded()
-    for clip, animation in prepared.animations():
-        if isinstance(animation, MtvcraftError):
-            failed[clip] = animation.message
-            warn(f"clip `{clip}` can't be made: {animation.message}")
-        elif not (animation.made and animation.framed):
-            try:
-                run_animation(animation, watch, loaded)
-            except MtvcraftError as error:
-                if error.exit is not Exit.INPUT:
-                    raise
-                failed[clip] = error.message
-                warn(f"clip `{clip}` can't be made: {error.message}")
-            else:
-                say(f"made clip `{clip}`")
-    own = System(name or (folders[0].name if folders else f"ours ({Path(plain).stem})"), making.output, preset=plain)
-    return [own, *(system for system in job.systems if system.folder is None)], failed
+    failed = dict(prepared.broken)
+    with Loaded() as loaded:
+        for clip, animation in prepared.animations():
+            if isinstance(animation, MtvcraftError):
+                failed[clip] = animation.message
+                warn(f"clip `{clip}` can't be made: {animation.message}")
+            elif not (animation.made and animation.framed):
+                try:
+                    report = run_animation(animation, watch, loaded)
+                except MtvcraftError as error:
+                    if error.exit is not Exit.INPUT:
+                        raise
+                    failed[clip] = error.message
+                    warn(f"clip `{clip}` can't be made: {error.message}")
+                else:
+                    for line in report.warnings:
+                        warn(f"clip `{clip}`: {line}")
+                    say(f"made clip `{clip}`")
+    return systems, failed
 
 
 def _mini(
@@ -294,6 +354,7 @@ def _mini(
     frames: int | None,
     motion: Path | None,
     device: str,
+    quantize: Quantize,
     weights: Path | None,
     *,
     yes: bool,
@@ -303,8 +364,10 @@ def _mini(
     from mtvcraft_cli.jobs.choice import choose_preset
     from mtvcraft_cli.jobs.mini import MiniJob, prepare_mini
 
-    chosen, why = choose_preset(preset, weights, device)
-    job = MiniJob(preset=chosen, clips=clips, frames=frames, motion=motion, device=device, weights=weights)
+    chosen, why = choose_preset(preset, weights, device, quantize=quantize)
+    job = MiniJob(
+        preset=chosen, clips=clips, frames=frames, motion=motion, device=device, quantize=quantize, weights=weights
+    )
     prepared = prepare_mini(job, open_cache(), supply(yes=yes, dry_run=dry_run))
     if why:
         say(why)

@@ -4,6 +4,7 @@ import inspect
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from functools import partial, wraps
@@ -14,9 +15,12 @@ import typer
 from typer.exceptions import TyperException
 from typer.models import OptionInfo
 
-from mtvcraft_cli.cli.console import ProgressKind, console, fail, say
+from mtvcraft_cli.cli.console import ProgressKind, console, detail, fail, say
 from mtvcraft_cli.cli.settings import read_settings
+from mtvcraft_cli.device.memory import peak_memory
+from mtvcraft_cli.device.ranks import WITH_RANKS, rank, world_size
 from mtvcraft_cli.errors import Exit, MtvcraftError, explained
+from mtvcraft_cli.quiet import without_hub_kernels
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,7 +38,7 @@ ONLY_BY_FLAG = {
     *("start", "end", "clip", "lora", "frames_dir", "out_dir", "results", "pair"),
     *("data", "changes", "tokenizer", "vae"),
     *("bench", "pred", "gt", "name", "baseline", "run", "explain", "csv", "html"),
-    *("yes", "accept_license", "everything", "for_preset", "from_folder", "limit"),
+    *("quantised", "yes", "accept_license", "everything", "for_preset", "from_folder", "limit"),
 }
 """What belongs to one call, or to one file that the user has looked at, is no setting."""
 EPILOG = (
@@ -54,7 +58,7 @@ def _common(
     *,
     json: Annotated[bool, _option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, _option("--quiet", "-q", help="Say only what is wrong.")] = False,
-    verbose: Annotated[bool, _option("--verbose", "-v", help="Say more.")] = False,
+    verbose: Annotated[bool, _option("--verbose", "-v", help="Say more: versions, settings, time and memory.")] = False,
     debug: Annotated[bool, _option("--debug", help="Show the trace of an error.")] = False,
     progress: Annotated[ProgressKind, _option(help="How progress is shown; `json` is one object a line.")] = "auto",
     offline: Annotated[bool, _option("--offline", help="Never use the network.")] = False,
@@ -115,18 +119,39 @@ def command(function: Callable[..., None], within: str = "") -> None:
         }
         running.from_files = context.find_root().default_map or {}
         _common(**{parameter.name: given.pop(parameter.name) for parameter in common})
+        started = time.monotonic()
+        if console.verbose:
+            _tell_settings(given, sources)
         try:
             function(**grouped(function, given))
-        except KeyboardInterrupt as stop:
+        except (KeyboardInterrupt, typer.Abort) as stop:  # the second is Ctrl-C, or the end of input, at a question
             raise Interrupted from stop  # typer would end the program without a word
+        finally:
+            held = peak_memory()["ram"]
+            memory = "" if held is None else f", with {held / 2**20:.0f} MiB of memory at most"
+            detail(f"ended after {time.monotonic() - started:.1f} s{memory}")
 
     (_groups[within] if within else app).command(own_name, epilog=EPILOG)(_signed(run, [*own, *common, CONTEXT]))
 
 
-def reader(function: Callable[..., T], name: str) -> Callable[[list[str], Mapping[str, Any]], T]:
+def _tell_settings(given: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
+    """Say what the run depends on and nobody typed: versions, the cache, and settings that come from elsewhere."""
+    from mtvcraft_cli.cache import default_folder
+    from mtvcraft_cli.sidecar import versions
+
+    detail(", ".join(f"{name} {version}" for name, version in versions().items()))
+    detail(f"cache `{default_folder()}`")
+    places = {"ENVIRONMENT": "a variable", "DEFAULT_MAP": "a settings file"}
+    for name, value in given.items():
+        if (place := places.get(getattr(sources[name], "name", ""))) is not None:
+            detail(f"{name.replace('_', '-')} is `{value}`: {place} says so")
+
+
+def reader(function: Callable[..., T], name: str) -> Callable[[list[str], Mapping[str, Any], Collection[str]], T]:
     """Read words as the command `name` does, and give what `function` returns for them; nothing is printed.
 
-    The words are those behind the command's name; the mapping holds what settings files say of it. A wrong word is a
+    The words are those behind the command's name; the mapping holds what settings files say of it; the names are those
+    of switches that are off whatever a file or variable says, for which there is no word. A wrong word is a
     `MtvcraftError`.
     """
     own = typer.Typer(add_completion=False)
@@ -137,9 +162,10 @@ def reader(function: Callable[..., T], name: str) -> Callable[[list[str], Mappin
     own.command(name)(_signed(wraps(function)(read), list(parameters_of(function))))
     parser = typer.main.get_command(own)
 
-    def answered(words: list[str], settings: Mapping[str, Any]) -> T:
+    def answered(words: list[str], settings: Mapping[str, Any], off: Collection[str]) -> T:
         try:
             with parser.make_context(f"mtvcraft {name}", list(words), default_map=dict(settings)) as context:
+                context.params.update(dict.fromkeys(off, False))
                 return parser.invoke(context)
         except TyperException as error:
             told = _usage(error)
@@ -225,7 +251,38 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code, see `Exit`.
     """
     signal.signal(signal.SIGTERM, _stop)
+    without_hub_kernels()
     words = sys.argv[1:] if arguments is None else arguments
+    if world_size() > 1 and words[:1] != ["train"]:  # which shares its work in its own way
+        return _as_rank(words)
+    return _run(words)
+
+
+def _as_rank(words: list[str]) -> int:
+    """Run the program as one of the processes that torchrun started: the first speaks, others only of their end."""
+    command = next((word for word in words if not word.startswith("-")), "")
+    if command not in WITH_RANKS:
+        if rank() == 0:
+            fail(
+                f"torchrun has started {world_size()} processes, and `mtvcraft {command}` works in one",
+                f"start it without torchrun; with it there are {', '.join(WITH_RANKS)} and train",
+            )
+        return int(Exit.USAGE)
+    from mtvcraft_cli.runs.ranks import run_as_rank
+
+    try:
+        return run_as_rank(partial(_run, words))
+    except (Interrupted, KeyboardInterrupt):
+        return int(Exit.INTERRUPTED)
+    except Exception as error:
+        _show_trace("--debug" in words)
+        told = explained(error)
+        if not isinstance(error, ConnectionError) and "peer" not in str(error):  # else it is another one that failed
+            fail(f"process {rank()}: {told.message}", told.hint)
+        return int(told.exit)
+
+
+def _run(words: list[str]) -> int:
     try:
         asks = {"--help", "-h", "--version"} & set(words)  # answered even where a settings file is wrong
         settings = {} if asks else read_settings(_settable, ONLY_BY_FLAG)

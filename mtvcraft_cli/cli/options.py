@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mtvcraft_cli.device.placement import Wanted
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
 if TYPE_CHECKING:
     from mtvcraft_cli.jobs.drive import DriveSettings, Framing
+    from mtvcraft_cli.jobs.speed import Speed
     from mtvcraft_cli.preset import Preset
 
 Force = Annotated[bool, typer.Option("--force", help="Write over a file that is already there.")]
@@ -25,6 +27,21 @@ Weights = Annotated[
     typer.Option("--weights", help="Folder of checkpoints laid out like the repositories, looked at before the hub's."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Offload = Annotated[
+    Wanted,
+    typer.Option(
+        help="What stays on the card while a network works: all (none), it alone (model), two of its blocks (group) "
+        "or layers (sequential); disk: two blocks, the rest in files."
+    ),
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(metavar="N,N", help="Split the transformer's layers over these cards where one is too small."),
+]
+Quantize = Annotated[
+    Literal["none", "int8", "nf4", "fp8"],
+    typer.Option(help="Store matrices of transformer and text encoder in fewer bits: less memory, not exact."),
+]
 Background = Annotated[str, typer.Option(help="Colour behind what is transparent, as RRGGBB.")]
 
 _of_the_driver = partial(typer.Option, rich_help_panel="The driver")
@@ -121,6 +138,32 @@ class FramingOptions:
         from mtvcraft_cli.jobs.drive import Framing
 
         return Framing(mirror=self.mirror, motion_strength=self.motion_strength, root=self.root)
+
+
+_of_the_speed = partial(typer.Option, rich_help_panel="Speed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedOptions:
+    """How fast the work is done."""
+
+    speed: Annotated[
+        Literal["best", "balanced", "fast"],
+        _of_the_speed(help="`best` leaves no work out; the others skip blocks that would change little."),
+    ] = "best"
+    compile: Annotated[
+        bool, _of_the_speed("--compile", help="Compile the transformer's blocks first; pays off in long runs.")
+    ] = False
+    attention: Annotated[
+        Literal["auto", "native", "flash", "sage"],
+        _of_the_speed(help="What computes attention; auto takes the fastest of what is installed."),
+    ] = "auto"
+
+    def settings(self) -> "Speed":
+        """What the rooms want to know."""
+        from mtvcraft_cli.jobs.speed import Speed
+
+        return Speed(level=self.speed, compile=self.compile, attention=self.attention)
 
 
 _of_the_look = partial(typer.Option, rich_help_panel="Words and look")

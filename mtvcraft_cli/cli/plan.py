@@ -1,12 +1,12 @@
 """`mtvcraft plan`: what a run would take, and whether it fits."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mtvcraft_cli.cli.console import answer, table
-from mtvcraft_cli.cli.options import Device, Weights, read_size
+from mtvcraft_cli.cli.options import Device, Offload, Quantize, Weights, read_size
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
 if TYPE_CHECKING:
@@ -23,14 +23,13 @@ def plan(
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Size of the frames; default the preset's.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps; default the preset's.")] = None,
     vram: Annotated[
-        float | None, typer.Option(min=0.1, help="Memory of a card in GiB, here or elsewhere: 24 for a 24 GB card.")
+        str | None,
+        typer.Option(metavar="GIB[,GIB]", help="Memory of a card in GiB, here or elsewhere: 24; of two: 24,24."),
     ] = None,
     ram: Annotated[float | None, typer.Option(min=0.1, help="RAM in GiB; default what is free here.")] = None,
     device: Device = "auto",
-    offload: Annotated[
-        Literal["auto", "none", "model"],
-        typer.Option(help="`model` keeps on the card only the part that is working."),
-    ] = "auto",
+    offload: Offload = "auto",
+    quantize: Quantize = "none",
     two_passes: Annotated[
         bool, typer.Option("--two-passes", help="Guide in two passes instead of one batch: less memory, slower.")
     ] = False,
@@ -48,10 +47,11 @@ def plan(
 
     job = PlanJob(
         frames=frames,
-        vram_gib=vram,
+        vram_gib=read_memory(vram) if vram else (),
         ram_gib=ram,
         device=device,
         offload=offload,
+        quantize=quantize,
         two_passes=two_passes,
         weights=weights,
     )
@@ -80,6 +80,23 @@ def plan(
             exit=Exit.FIT,
         )
     return None
+
+
+def read_memory(text: str) -> tuple[float, ...]:
+    """Gibibytes of each card from `24` or `12,12`.
+
+    Raises:
+        MtvcraftError: exit 2; they are no numbers from 0.1 on.
+    """
+    try:
+        sizes = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or not all(0.1 <= size < 10_000 for size in sizes):
+        raise MtvcraftError(
+            f"`--vram {text}` is no memory of a card", hint="write GiB like 24, or 12,12 for two", exit=Exit.USAGE
+        )
+    return sizes
 
 
 def _shown(plan: "Plan") -> str:

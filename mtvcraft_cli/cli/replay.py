@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mtvcraft_cli.cli.animate import run_job
-from mtvcraft_cli.cli.options import DryRun, Force, TrustFile, Weights, Yes, typed
+from mtvcraft_cli.cli.options import DryRun, Force, Gpus, Offload, TrustFile, Weights, Yes, typed
 
 
 def replay(
@@ -18,12 +18,15 @@ def replay(
     ] = None,
     trust_file: TrustFile = None,
     weights: Weights = None,
+    offload: Offload = "auto",
+    gpus: Gpus = None,
     yes: Yes = False,
     force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
     """Make a video again from its sidecar: on the same machine, the same frames."""
     from mtvcraft_cli.cache import open_cache
+    from mtvcraft_cli.device.split import read_cards
     from mtvcraft_cli.jobs.animation import job_of_sidecar
 
     job = job_of_sidecar(
@@ -32,6 +35,8 @@ def replay(
         output=output,
         weights=weights,
         trust_file=trust_file,
+        offload=offload,
+        gpus=read_cards(gpus) if gpus else (),
         force=force,
         command=typed(),
     )

@@ -99,7 +99,8 @@ def read_rows(rows: Sequence["Row"], out_dir: Path | None, *, force: bool, ray: 
                 name = f"{Path(str(cells['reference'])).stem}.{stem_of(Path(str(cells['drive'])))}.mp4"
                 cells["output"] = out_dir / name
             words = words_of(cells, known)
-            job, why = read(words, from_files)
+            off = [name for name, value in cells.items() if known[name].switch and not _is_on(name, value)]
+            job, why = read(words, from_files, off)
             if ray and why:
                 raise MtvcraftError(
                     "with `--ray` a job names its preset: `auto` knows this machine only",
@@ -128,10 +129,7 @@ def words_of(cells: Mapping[str, Any], known: Mapping[str, Column]) -> list[str]
         if not column.flag:
             continue
         if column.switch:
-            on = value if isinstance(value, bool) else WORDS.get(str(value).strip().lower())
-            if on is None:
-                raise MtvcraftError(f"`{name}` is `{value}`", hint="write yes or no", exit=Exit.USAGE)
-            words += [column.flag] if on else []
+            words += [column.flag] if _is_on(name, value) else []
             continue
         for each in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(each, (dict, list, bool)):
@@ -140,6 +138,18 @@ def words_of(cells: Mapping[str, Any], known: Mapping[str, Column]) -> list[str]
                 )
             words.append(f"{column.flag}={str(each).strip()}")
     return [*words, "--", str(cells["reference"]).strip(), str(cells["drive"]).strip()]
+
+
+def _is_on(name: str, value: object) -> bool:
+    """What a cell says of a switch.
+
+    Raises:
+        MtvcraftError: exit 2; it is neither on nor off.
+    """
+    on = value if isinstance(value, bool) else WORDS.get(str(value).strip().lower())
+    if on is None:
+        raise MtvcraftError(f"`{name}` is `{value}`", hint="write yes or no", exit=Exit.USAGE)
+    return on
 
 
 def refuse(wrong: Sequence[tuple[str, MtvcraftError]], count: int) -> None:

@@ -4,13 +4,26 @@ Pure functions of a preset's numbers and of what a machine has: nothing is impor
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any, Final, Literal
 
 from mtvcraft_cli.device import sizes, stepping
-from mtvcraft_cli.device.placement import RUNNABLE, Placement, card_bytes, ram_bytes
+from mtvcraft_cli.device.placement import (
+    RUNNABLE,
+    STREAMED,
+    Placement,
+    Quantize,
+    card_bytes,
+    is_roomy,
+    ram_bytes,
+    smaller,
+    stored_bytes,
+    unpacking_bytes,
+)
 from mtvcraft_cli.device.rates import Kind, Rates
 from mtvcraft_cli.device.sizes import Count, Sizes
+from mtvcraft_cli.device.split import shares_of
 from mtvcraft_cli.device.vae_large import large_decode, large_encode
 from mtvcraft_cli.device.vae_small import small_decode, small_encode
 from mtvcraft_cli.preset import Preset, Sampler
@@ -67,6 +80,11 @@ class Task:
     """Frames of a video in which a person is to be found; 0 where the joints are known."""
     texts: int = 2
     """Texts that are not kept from an earlier run, at most; those of a preset without words count for nothing."""
+    whole: bool = False
+    """Whether the transformer has to be whole in memory, so that its weights may not be streamed."""
+    ranks: tuple[int, int] = (1, 1)
+    """Processes that work together: over how many groups of them the branches of guidance are spread, and how many
+    share the patches in each."""
 
     @property
     def latent_frames(self) -> int:
@@ -85,6 +103,12 @@ class Machine:
     """None where the system doesn't tell; then nothing is said to be too much."""
     disk_free: int | None = None
     """Where weights would be fetched to."""
+    scratch_free: int | None = None
+    """In the cache, from where weights would be streamed."""
+    cards_free: tuple[int, ...] = ()
+    """Of each card, the first included, where several were named."""
+    cards: tuple[int, ...] = ()
+    """Their numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +128,7 @@ class Stage:
 class Shortage:
     """What there is too little of."""
 
-    what: Literal["card", "ram", "disk"]
+    what: Literal["card", "further card", "ram", "disk", "scratch"]
     needed: int
     free: int
 
@@ -130,6 +154,12 @@ class Plan:
     seconds: Mapping[Kind, float]
     time_source: Literal["measured", "another preset", "guess"]
     """How the speed of what takes most of the time is known."""
+    shares: tuple[int, ...] = ()
+    """Bytes of the transformer's weights on each card, where it is split over several."""
+    further_cards: tuple[int, ...] = ()
+    """The most bytes at once of each card behind the first."""
+    scratch_bytes: int = 0
+    """What is written to files to be streamed from there."""
 
     @property
     def card_peak(self) -> int:
@@ -170,11 +200,14 @@ class Plan:
     def shortages(self) -> list[Shortage]:
         """What there is too little of; none where the run fits."""
         machine = self.machine
-        needs: tuple[tuple[Literal["card", "ram", "disk"], int, int | None], ...] = (
+        further = zip(self.further_cards, machine.cards_free[1:], strict=False)
+        needs: list[tuple[Literal["card", "further card", "ram", "disk", "scratch"], int, int | None]] = [
             ("card", int(self.card_peak * SLACK), machine.card_free),
+            *(("further card", int(peak * SLACK), free) for peak, free in further),
             ("ram", self.ram_peak, machine.ram_free),
             ("disk", self.download_bytes, machine.disk_free),
-        )
+            ("scratch", self.scratch_bytes, machine.scratch_free),
+        ]
         return [
             Shortage(what=what, needed=needed, free=free)
             for what, needed, free in needs
@@ -196,12 +229,15 @@ class Plan:
             "device": self.machine.card or "cpu",
             "offload": self.placement.offload,
             "quantize": self.placement.quantize,
+            "cards": list(self.placement.cards),
+            "ranks": list(self.task.ranks),
             "stages": [
                 {"stage": stage.name, "on_device": stage.on_device, "card_bytes": stage.card, "ram_bytes": stage.ram}
                 for stage in self.stages
             ],
             "parameters": dict(self.parameters),
             "card_peak_bytes": self.card_peak if self.machine.card else None,
+            "further_cards_peak_bytes": list(self.further_cards),
             "ram_peak_bytes": self.ram_peak,
             "operations": self.operations,
             "expected_s": round(self.expected_s, 1),
@@ -215,19 +251,62 @@ class Plan:
         }
 
 
-def make_plan(task: Task, machine: Machine, rates: Rates, placement: Placement | None = None) -> Plan:
+def make_plan(
+    task: Task, machine: Machine, rates: Rates, placement: Placement | None = None, quantize: Quantize = "none"
+) -> Plan:
     """Plan a run in the fastest way that fits, or as it was asked for.
 
     Args:
         task: what is to be made.
         machine: what there is.
         rates: how fast it is.
-        placement: None chooses among those that the program can run. Where none fits, the least demanding is given.
+        placement: None chooses among those that the program can run. Where none fits, the one that lacks least is
+            given.
+        quantize: how matrices are stored where `placement` is None; nothing is quantised unasked.
     """
     if placement is not None:
         return _planned(task, machine, rates, placement)
-    ways = [_planned(task, machine, rates, way) for way in (RUNNABLE if machine.card else RUNNABLE[:1])]
-    return next((plan for plan in ways if not plan.shortages), ways[-1])
+    ways = list[Plan]()
+    for way in runnable(task, machine, quantize):
+        ways.append(_planned(task, machine, rates, way))
+        if not ways[-1].shortages:
+            return ways[-1]
+    return min(ways, key=lambda plan: sum(lack.needed - lack.free for lack in plan.shortages))
+
+
+def runnable(task: Task, machine: Machine, quantize: Quantize = "none") -> tuple[Placement, ...]:
+    """What a plan chooses among, the fastest first."""
+    ways = RUNNABLE
+    if not machine.card:
+        ways = RUNNABLE[:1]
+    elif machine.cards:
+        ways = (*RUNNABLE[:1], Placement(cards=machine.cards))
+    elif task.whole or task.ranks != (1, 1):
+        ways = RUNNABLE[:2]
+    return tuple(replace(way, quantize=quantize) for way in ways)
+
+
+def next_smaller(plan: Plan, placement: Placement) -> Placement | None:
+    """What to go on with where memory was too small in spite of a plan.
+
+    Args:
+        plan: of the run.
+        placement: in which memory was too small.
+
+    Returns:
+        The next placement that takes less of the card, and no more RAM than there is; None where there is none.
+    """
+    if placement.cards or plan.task.ranks != (1, 1):
+        return None
+    for way in smaller(placement.offload):
+        if plan.task.whole and way in STREAMED:
+            continue
+        found = replace(placement, offload=way)
+        run = _Run(plan.task, plan.machine, found)
+        less = replace(plan, placement=found, stages=tuple(run.stages()))
+        if all(lack.what != "ram" for lack in less.shortages):
+            return found
+    return None
 
 
 def branches(sampler: Sampler, backbone: str) -> int:
@@ -242,6 +321,11 @@ def guided_steps(sampler: Sampler) -> int:
     """Steps in which guidance is on."""
     start, end = sampler.guidance_range
     return sum(start <= step / sampler.steps < end for step in range(sampler.steps))
+
+
+def known_as(preset: Preset, quantize: Quantize) -> str:
+    """The name under which speeds of a preset are kept: quantised it has others."""
+    return preset.name if quantize == "none" else f"{preset.name}, {quantize}"
 
 
 def counts_of(preset: Preset, sources: Mapping[str, Source]) -> dict[str, Count]:
@@ -264,7 +348,7 @@ def counts_of(preset: Preset, sources: Mapping[str, Source]) -> dict[str, Count]
 
 def _planned(task: Task, machine: Machine, rates: Rates, placement: Placement) -> Plan:
     preset, sampler = task.preset, task.preset.sampler
-    run = _Run(task, on_cpu=machine.card is None, placement=placement)
+    run = _Run(task, machine, placement)
     stages = tuple(run.stages())
     each = branches(sampler, preset.backbone)
     guided = guided_steps(sampler)
@@ -273,11 +357,16 @@ def _planned(task: Task, machine: Machine, rates: Rates, placement: Placement) -
         "load": sum(task.sources[part].stored_bytes or count.bytes(run.wide) for part, count in run.counts.items()),
         "pose": task.pose_frames,
         "encode": run.encode_work(),
-        "denoise": len(task.windows) * steps * run.step.branch_work,
+        "denoise": len(task.windows) * steps * run.step.branch_work // prod(task.ranks),
         "code": run.code_work(),
     }
+    if machine.card and placement.offload in STREAMED:
+        forwards = steps if task.two_passes else sampler.steps
+        read = run.stored("transformer")
+        counted["move"] = len(task.windows) * forwards * read
+        counted["stream"] = counted["move"] if placement.offload == "disk" else 0
     work = {kind: float(amount) for kind, amount in counted.items()}
-    speeds = {kind: rates.of(kind, preset.name) for kind in work}
+    speeds = {kind: rates.of(kind, known_as(preset, placement.quantize)) for kind in work}
     seconds = {kind: work[kind] / speeds[kind].per_s for kind in work}
     longest = [speeds[kind].source for kind in work if seconds[kind] > 0.2 * sum(seconds.values())]
     return Plan(
@@ -292,18 +381,22 @@ def _planned(task: Task, machine: Machine, rates: Rates, placement: Placement) -
         work=work,
         seconds=seconds,
         time_source=max(longest, key=("measured", "another preset", "guess").index),
+        shares=run.shares,
+        further_cards=tuple(share + run.spare + run.step.peak_bytes for share in run.shares[1:]),
+        scratch_bytes=run.stored("transformer") if placement.offload == "disk" else 0,
     )
 
 
 class _Run:
     """Walks through the stages of a run."""
 
-    def __init__(self, task: Task, *, on_cpu: bool, placement: Placement) -> None:
-        preset = task.preset
+    def __init__(self, task: Task, machine: Machine, placement: Placement) -> None:
+        preset, on_cpu = task.preset, machine.card is None
         self.task, self.preset, self.on_cpu, self.placement = task, preset, on_cpu, placement
         self.wide = 2 if preset.precision == "bfloat16" and not on_cpu else 4
         self.counts = counts_of(preset, task.sources)
-        batch = 1 if task.two_passes else branches(preset.sampler, preset.backbone)
+        groups, sharing = task.ranks
+        batch = 1 if task.two_passes else max(1, branches(preset.sampler, preset.backbone) // groups)
         told = {**preset.transformer, **self._told("transformer")}
         vae = {**preset.vae, **self._told("vae")}
         frames, size, wide = task.latent_frames, preset.size_px, self.wide
@@ -312,28 +405,60 @@ class _Run:
         make = stepping.small_step if self.small else stepping.large_step
         encode = small_encode if self.small else large_encode
         decode = small_decode if self.small else large_decode
-        self.step = make(told, frames, size, batch, wide)
+        whole = make(told, frames, size, batch, wide)
+        self.step = replace(whole, peak_bytes=whole.peak_bytes // sharing)
+        each = branches(preset.sampler, preset.backbone)
+        roomy = is_roomy(placement, task.ranks)
+        self.kept = stepping.kept_keys(told, frames, each, wide, small=self.small) if roomy else 0
         self.seen = encode(vae, window, size, wide, on_cpu=on_cpu)
         carried = task.windows[-1].carried
         self.tail = encode(vae, carried, size, wide, on_cpu=on_cpu) if carried and self.small else None
         self.decoded = decode(vae, frames, size, wide, on_cpu=on_cpu)
+        transformer = self.counts["transformer"]
+        self.spare = transformer.block * wide if placement.cards else 0  # blocks don't end where shares do
+        self.shares = self._split(machine) if placement.cards else ()
+
+    def _split(self, machine: Machine) -> tuple[int, ...]:
+        """Bytes of the transformer's weights on each card: as much of the whole as the card has of what is free."""
+        first = [peak + (0 if part == "transformer" else self.on_card(part)) for _, part, peak in self._walk()]
+        beside = [max(first), *[self.step.peak_bytes] * (len(machine.cards_free) - 1)]
+        free = [int(free / SLACK) - self.spare - taken for free, taken in zip(machine.cards_free, beside, strict=True)]
+        return shares_of(self.counts["transformer"].bytes(self.wide), free)
 
     def _told(self, part: str) -> Sizes:
         source = self.task.sources.get(part)
         return source.sizes if source else {}
 
     def on_card(self, part: str) -> int:
-        """What a part's weights take where it works."""
+        """What a part's weights take where it works, on the first card if there are several."""
+        if part == "transformer" and self.placement.cards:
+            return self.shares[0] + self.spare
         return card_bytes(self.counts[part], self.wide, self.placement)
 
-    def at_rest(self, part: str) -> int:
-        """What a part's weights take in RAM, on a machine with a card, beside what the system can take back."""
+    def stored(self, part: str) -> int:
+        """What a whole part's weights take."""
+        return stored_bytes(self.counts[part], self.wide, self.placement.quantize)
+
+    def _unpacking(self, part: str, step: int) -> int:
+        return unpacking_bytes(self.counts[part], self.wide, self.placement.quantize, step)
+
+    def drawn(self, part: str) -> int:
+        """What of a part's weights is in RAM once it is loaded, beside what the system can take back."""
         source, count = self.task.sources[part], self.counts[part]
+        if self.placement.quantize != "none" and count.linear:  # packed here, from files that are only mapped
+            return max(count.bytes(4) if source.seeded else 0, self.stored(part))
         mapped = source.stored_bytes is not None and source.stored_bytes < 1.3 * count.bytes(self.wide)
         drawn = 0 if mapped and not source.seeded else count.bytes(self.wide)
         if part == "transformer" and self.small and mapped:  # halves of its modulation are cut off, and copied for that
             drawn = self.wide * sizes.small_unused({**self.preset.transformer, **source.sizes}, text=0)
-        return max(drawn, ram_bytes(count, self.wide, self.placement))
+        return drawn
+
+    def at_rest(self, part: str) -> int:
+        """What a part's weights take in RAM, on a machine with a card, beside what the system can take back."""
+        placement = self.placement
+        if placement.cards and part != "transformer":  # the others come to the first card and go again
+            placement = replace(placement, offload="model")
+        return max(self.drawn(part), ram_bytes(self.counts[part], self.wide, placement))
 
     def stages(self) -> Iterator[Stage]:
         """Each stage with what it takes."""
@@ -342,16 +467,20 @@ class _Run:
         base = PROGRAM_BYTES + POSE_BYTES * (task.pose_frames > 0) + GAPS_BYTES * self.on_cpu
         if "text_encoder" in self.counts and task.texts:
             text = stepping.encode_text({**self.preset.text_encoder, **self._told("text_encoder")}, PROMPT, self.wide)
-            yield self._stage("read the prompt", ("text_encoder",), ("tokenizer",), text.peak_bytes, base)
+            peak = text.peak_bytes + self._unpacking("text_encoder", text.peak_bytes)
+            yield self._stage("read the prompt", ("text_encoder",), ("tokenizer",), peak, base)
         tokens = stepping.tokenise(self.preset.tokenizer, len(task.windows), frames)
         yield self._stage(
             "tokenize", ("tokenizer",), [part for part in ours if part != "tokenizer"], tokens.peak_bytes, base
         )
         there: list[str] = []
         for name, part, peak in self._walk():
-            there = (
-                [part] if self.placement.offload != "none" and not self.on_cpu else list(dict.fromkeys([*there, part]))
-            )
+            if self.placement.cards:
+                there = list(dict.fromkeys([part, "transformer"]))
+            elif self.placement.offload != "none" and not self.on_cpu:
+                there = [part]
+            else:
+                there = list(dict.fromkeys([*there, part]))
             yield self._stage(name, tuple(there), [part for part in ours if part not in there], peak, base)
 
     def _walk(self) -> Iterator[tuple[str, str, int]]:
@@ -360,16 +489,22 @@ class _Run:
             seen = stepping.encode_picture({**self.preset.picture_encoder, **self._told("picture_encoder")})
             yield "look at the picture", "picture_encoder", seen.peak_bytes
         yield "encode the picture", "vae", self.seen.peak_bytes
-        yield "denoise", "transformer", self.step.peak_bytes
+        step = self.step.peak_bytes
+        yield "denoise", "transformer", step + self._unpacking("transformer", step) + self.kept
         yield "decode", "vae", self.decoded.peak_bytes
 
     def _stage(self, name: str, there: tuple[str, ...], rest: Any, peak: int, base: int) -> Stage:
         if self.on_cpu:
-            weights = sum(self.counts[part].bytes(4) for part in (*there, *rest))
+            weights = sum(stored_bytes(self.counts[part], 4, self.placement.quantize) for part in (*there, *rest))
             return Stage(name=name, on_device=there, card=0, ram=base + weights + peak)
         card = sum(self.on_card(part) for part in there) + peak
         back = there[0] in ("text_encoder", "tokenizer")  # these two always come back to RAM
-        held = self.counts[there[0]].bytes(self.wide) if back else sum(self.at_rest(part) for part in there)
+        if there[0] == "text_encoder" and self.placement.offload in STREAMED:
+            held = self.drawn("text_encoder")  # whose blocks stay as they were read, and are never pinned
+            if self.placement.offload != "sequential":
+                held += self.wide * (self.counts["text_encoder"].all - self.counts["text_encoder"].blocks)
+        else:
+            held = self.stored(there[0]) if back else sum(self.at_rest(part) for part in there)
         ram = base + held + sum(self.at_rest(part) for part in rest)
         return Stage(name=name, on_device=there, card=card, ram=ram)
 

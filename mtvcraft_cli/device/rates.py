@@ -12,9 +12,10 @@ from typing import Final, Literal, TypeAlias
 from mtvcraft_cli.errors import MtvcraftError
 from mtvcraft_cli.files import write_text_whole
 
-Kind: TypeAlias = Literal["denoise", "code", "encode", "pose", "load"]
+Kind: TypeAlias = Literal["denoise", "code", "encode", "pose", "load", "move", "stream"]
 """What a rate is of: the transformer, the VAE, and text and picture encoder, in floating-point operations a second; the
-pose estimator, in frames a second; and reading or drawing weights, in bytes a second."""
+pose estimator, in frames a second; and in bytes a second reading or drawing weights, moving them from RAM to the card
+anew in every forward, and reading them from files for that."""
 FILE: Final = "rates.json"
 BF16_PEAK: Final[dict[str, float]] = {
     "H100|H200|GH200": 989e12,
@@ -38,6 +39,8 @@ POSE: Final = 40.0
 """Frames a second: MediaPipe does 45 to 69 on two cores with AVX-512."""
 LOAD: Final = 500e6
 """Bytes a second: about what a plain solid-state disk gives."""
+MOVE: Final = 12e9
+"""Bytes a second: half of what PCI Express 4.0 gives a card by its standard; a guess, too."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,10 @@ class Rates:
     def _guess(self, kind: Kind) -> float:
         if kind == "pose":
             return POSE
-        if kind == "load":
+        if kind in ("load", "stream"):
             return LOAD
+        if kind == "move":
+            return MOVE
         if self.device.startswith("cpu"):
             return CORE[kind] * self.cores
         return SHARE[kind] * next(

@@ -47,6 +47,11 @@ class Count:
     """Those of the largest single layer."""
     linear: int = 0
     """Those that can be quantised: matrices of the blocks outside motion attention."""
+    matrix: int = 0
+    """Those of the largest of these."""
+    pinned: int = 0
+    """Those of the blocks, each matrix counted as the next power of two: what PyTorch pins for it in RAM. 0 where
+    that isn't counted."""
 
     def bytes(self, wide: int) -> int:
         """What they take where a number has `wide` bytes (4 or 2)."""
@@ -55,6 +60,11 @@ class Count:
 
 def _linear(inputs: int, outputs: int, bias: bool = True) -> int:
     return inputs * outputs + (outputs if bias else 0)
+
+
+def _more_pinned(*matrices: int) -> int:
+    """By how much the next powers of two are more than these."""
+    return sum((1 << (numbers - 1).bit_length()) - numbers for numbers in matrices)
 
 
 def _conv(inputs: int, outputs: int, kernel: int) -> int:
@@ -76,6 +86,8 @@ def small_transformer(sizes: Sizes) -> Count:
     if sizes.get("motion_positions") == "learnable":
         ends += (24 + 13) * wide
     motion = len(range(0, layers, sizes.get("motion_every", 1)))
+    square, more = wide * wide, 2 * _more_pinned(3 * time * wide)
+    more = layers * (more + 4 * _more_pinned(square) + 2 * _more_pinned(4 * square)) + 4 * motion * _more_pinned(square)
     return Count(
         embedding + layers * block + motion * attention + ends,
         whole=embedding,
@@ -83,6 +95,8 @@ def small_transformer(sizes: Sizes) -> Count:
         block=block + attention,
         leaf=_linear(wide, 4 * wide),
         linear=layers * 12 * wide * wide,
+        matrix=4 * wide * wide,
+        pinned=layers * block + motion * attention + more,
     )
 
 
@@ -108,6 +122,8 @@ def large_transformer(sizes: Sizes) -> Count:
     motion = len(range(0, layers, sizes.get("motion_every", 4)))
     whole = time + 2 * picture + 2 * wide + layers * (2 * wide + 6 * wide) + motion * 2 * wide + 2 * wide
     blocks = layers * (block + 8 * wide) + motion * (attention + 2 * wide)
+    squares = 10 * layers + 4 * motion
+    more = squares * _more_pinned(wide * wide) + 2 * layers * _more_pinned(wide * inner)
     return Count(
         embedder + layers * block + motion * attention + ends + whole,
         whole=whole,
@@ -115,6 +131,8 @@ def large_transformer(sizes: Sizes) -> Count:
         block=block + 8 * wide + attention + 2 * wide,
         leaf=_linear(wide, inner),
         linear=layers * (10 * wide * wide + 2 * wide * inner),
+        matrix=wide * max(wide, inner),
+        pinned=blocks + more,
     )
 
 
@@ -197,7 +215,8 @@ def large_vae(sizes: Sizes) -> Count:
 
 
 def text_encoder(sizes: Sizes) -> Count:
-    """umT5's encoder; a block has a table of positions of its own."""
+    """umT5's encoder; a block has a table of positions of its own. Its library keeps one matrix of each from being
+    quantised, the last."""
     told = UMT5 | dict(sizes)
     wide, inner = told["d_model"], told["d_kv"] * told["num_heads"]
     block = 4 * wide * inner + 3 * wide * told["d_ff"] + 2 * wide
@@ -207,7 +226,8 @@ def text_encoder(sizes: Sizes) -> Count:
         blocks=told["num_layers"] * block,
         block=block,
         leaf=told["vocab_size"] * wide,
-        linear=told["num_layers"] * (4 * wide * inner + 3 * wide * told["d_ff"]),
+        linear=told["num_layers"] * (4 * wide * inner + 2 * wide * told["d_ff"]),
+        matrix=wide * max(inner, told["d_ff"]),
     )
 
 

@@ -41,12 +41,12 @@ def small_step(sizes: Sizes, latent_frames: int, size_px: tuple[int, int], batch
     )
     s, n = visual_tokens(latent_frames, size_px, patch), JOINTS * latent_frames
     whole = 4 / wide  # float32 in units of a number
-    cast = whole if wide < 4 else 0
+    turning = whole + (whole + 1 if wide < 4 else 0)  # pairs in float32 once turned; before, and as they are given back
     units = max(
         3 + 2 * 4,  # block input, stream, normed stream; feed-forward before and after its activation
-        7 + cast + 2 * whole,  # both and query, key, value, turned query, normed key; its float32 copy, halves, pairs
-        4 + cast + 2 * whole + 2 * n / s,  # motion attention while the query is turned
-        3 + (3 + cast + 2 * whole) * n / s,  # and while the key is
+        7 + turning,  # both and query, key, value, turned query, normed key
+        4 + turning + 2 * n / s,  # motion attention while the query is turned
+        3 + (3 + turning) * n / s,  # and while the key is
     )
     latents = batch * latent_frames * (2 * sizes.get("in_channels", 32)) * s // latent_frames * patch**2
     tables = 2 * 4 * head * (s + n)
@@ -73,7 +73,7 @@ def large_step(sizes: Sizes, latent_frames: int, size_px: tuple[int, int], batch
     units = max(
         # block input, stream, what self attention saw, the normed streams of motion and feed-forward, a float32 copy
         5 + cast + 2 * inner / d,
-        6 + 1.5 * whole,  # both, query, key, value, turned query; halves of the key
+        7 + whole + (whole + 1 if wide < 4 else 0),  # both, query, key, value, turned query, normed key while turned
         4 + cast + 1 + 3 * context / s,
     )
     latents = batch * latent_frames * (2 * sizes.get("in_channels", 36)) * s // latent_frames * prod(patch)
@@ -85,6 +85,17 @@ def large_step(sizes: Sizes, latent_frames: int, size_px: tuple[int, int], batch
     work += 2 * s * d * (sizes.get("in_channels", 36) + sizes.get("out_channels", 16)) * prod(patch)
     held = batch * (context + n) * d * wide
     return Step(s, n, int(units * batch * s * d * wide) + wide * latents + held + tables, work)
+
+
+def kept_keys(sizes: Sizes, latent_frames: int, branches: int, wide: int, *, small: bool) -> int:
+    """Bytes of the keys and values that a window keeps over its steps, for all branches of guidance."""
+    usual, layers = ((48, 64, 1), 42) if small else ((40, 128, 4), 40)
+    names = ("num_attention_heads", "attention_head_dim", "motion_every")
+    heads, head, every = (sizes.get(name, given) for name, given in zip(names, usual, strict=True))
+    layers = sizes.get("num_layers", layers)
+    tokens = len(range(0, layers, every)) * JOINTS * latent_frames
+    tokens += 0 if small else layers * (sizes.get("text_len", 512) + PICTURE_TOKENS)
+    return 2 * branches * tokens * heads * head * wide
 
 
 @dataclass(frozen=True)

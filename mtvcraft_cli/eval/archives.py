@@ -3,8 +3,10 @@
 import base64
 import binascii
 import hashlib
+import lzma
 import re
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +24,8 @@ from mtvcraft_cli.video.picture import WHITE, check_size, to_rgb
 
 KEY: Final = re.compile(r"(?:TiktokDance_)?(.+?)_(\d+)\.(?:png|jpe?g)", re.IGNORECASE)
 """DisCo's name of a frame: `TiktokDance_203_006_1x1_00348.jpg` is frame 348 of clip 203_006_1x1."""
+UNREADABLE: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
+"""What a member of a zip file that is damaged, coded in an odd way, or encrypted can end in."""
 NOT_FRAMES: Final = re.compile(r"pose|mask|caption|densepose", re.IGNORECASE)
 
 
@@ -84,7 +88,11 @@ class ArchiveClip:
     def _bytes(self, entries: Sequence[Entry]) -> Iterator[bytes]:
         if self.archive.suffix.lower() == ".zip":
             with zipfile.ZipFile(self.archive) as archive:
-                yield from (archive.read(entry.name) for entry in entries)
+                for entry in entries:
+                    try:
+                        yield archive.read(entry.name)
+                    except UNREADABLE as error:
+                        raise _damaged(self.archive, entry.name, str(error)) from error
             return
         with self.archive.open("rb") as file:
             for entry in entries:

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 import yaml
 
+from mtvcraft_cli.errors import MtvcraftError
 from mtvcraft_cli.eval.protocols import PROTOCOLS, TABLE
 
 FOLDER: Final = Path(__file__).with_name("benches")
@@ -74,6 +75,9 @@ class Bench:
 
         Returns:
             The ids to score, and those that are missing.
+
+        Raises:
+            MtvcraftError: nothing says which of too many are the bench's.
         """
         names = list(self.clips)
         listed = truth / self.list_file if self.list_file and truth.is_dir() else None
@@ -81,6 +85,11 @@ class Bench:
             lines = listed.read_text(encoding="utf-8").split()
             names = [line.rsplit("/", 1)[-1].rpartition(".")[0] or line for line in lines]
         elif not names:
+            if len(found) > self.count:
+                raise MtvcraftError(
+                    f"`{truth}` holds {len(found)} clips, and bench {self.name} has {self.count}",
+                    hint=f"put `{self.list_file}` beside them, which says which they are",
+                )
             return sorted(found), []
         elif set(found) <= set(self.also):
             names = list(self.also)

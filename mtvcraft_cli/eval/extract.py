@@ -11,8 +11,6 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Float32
 
-from mtvcraft_cli.eval import geometry
-from mtvcraft_cli.eval.fid_vid import MEAN_COLOUR
 from mtvcraft_cli.shapes import Frames, Pieces
 
 Features = npt.NDArray[np.float32]
@@ -134,13 +132,3 @@ class PieceStream:
                 yield np.stack([self.held[each] for each in piece])[None]
             first = min((piece[0] for piece in self._waiting), default=self._next)
             self.held = {each: held for each, held in self.held.items() if each >= first}
-
-
-def for_i3d(frames: Frames) -> Float32[np.ndarray, "_ _ _ 3"]:
-    """(n, H, W, 3) to (n, 224, 224, 3) about -1..1."""
-    return geometry.float_bicubic(frames, geometry.I3D_PX) / np.float32(127.5) - np.float32(1)
-
-
-def for_resnet3d(frames: Frames) -> Float32[np.ndarray, "_ _ _ 3"]:
-    """(n, H, W, 3) to (n, 112, 112, 3) about 0..255, less the mean colour."""
-    return geometry.float_bicubic(frames, geometry.RESNET_PX) - np.asarray(MEAN_COLOUR, np.float32)

@@ -3,8 +3,7 @@
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 from torch import nn
 
 from mtvcraft_cli.eval.geometry import RESNET_PX, float_bicubic
@@ -30,8 +29,9 @@ def resnet_features(
     Returns:
         (P, 2048).
     """
-    return of_pieces(network, frames, pieces, _bicubic, batch).reshape(len(pieces), 2048)
+    return of_pieces(network, frames, pieces, for_resnet3d, batch).reshape(len(pieces), 2048)
 
 
-def _bicubic(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def for_resnet3d(frames: Frames) -> Float32[np.ndarray, "_ _ _ 3"]:
+    """(n, H, W, 3) to (n, 112, 112, 3) about 0..255, less the mean colour."""
     return float_bicubic(frames, RESNET_PX) - np.asarray(MEAN_COLOUR, np.float32)

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 from torch import nn
 
 from mtvcraft_cli.eval.geometry import I3D_PX, float_bicubic, humanvid_i3d
@@ -24,7 +24,7 @@ def i3d_logits(network: nn.Module, frames: Frames, pieces: Pieces, batch: int = 
     Returns:
         (P, 400).
     """
-    found = of_pieces(network, frames, pieces, _bicubic, batch)
+    found = of_pieces(network, frames, pieces, for_i3d, batch)
     return found.reshape(len(pieces), 400)
 
 
@@ -47,7 +47,7 @@ def prefix_logits(network: nn.Module, frames: Frames) -> Float64[np.ndarray, "_ 
     return torch.cat(found).cpu().numpy().astype(np.float64)
 
 
-def prefix_distances(made: Float64[np.ndarray, "K 400"], true: Float64[np.ndarray, "K 400"]) -> npt.NDArray[np.float64]:
+def prefix_distances(made: Float64[np.ndarray, "K d"], true: Float64[np.ndarray, "K d"]) -> npt.NDArray[np.float64]:
     """Return the squared distance of two clips' logits at every length, (K,): the mean of all clips' is the number.
 
     It is no distance of distributions, since one clip a side has no covariance.
@@ -55,5 +55,6 @@ def prefix_distances(made: Float64[np.ndarray, "K 400"], true: Float64[np.ndarra
     return np.square(made - true).sum(1)
 
 
-def _bicubic(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    return float_bicubic(frames, I3D_PX) / np.float32(127.5) - 1
+def for_i3d(frames: Frames) -> Float32[np.ndarray, "_ _ _ 3"]:
+    """(n, H, W, 3) to (n, 224, 224, 3) about -1..1; the filter overshoots."""
+    return float_bicubic(frames, I3D_PX) / np.float32(127.5) - np.float32(1)

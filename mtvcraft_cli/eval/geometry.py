@@ -21,8 +21,6 @@ RESNET_PX: Final = 112
 """The side of what the 3D ResNet looks at."""
 DISCO_PX: Final = 256
 """The side of the squares that the protocol `disco` compares."""
-HUMANVID_FID_PX: Final = 768
-"""The side that the protocol `humanvid` stretches frames to in front of the Inception network."""
 
 
 def stretched(

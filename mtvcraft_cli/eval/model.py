@@ -59,7 +59,7 @@ class PresetModel:
 def load_model(prepared: PreparedMini) -> PresetModel:
     """Load a preset's parts and bring them to the device."""
     preset, device = prepared.job.preset, torch.device(prepared.device)
-    models = small_models(preset, prepared.parts, device)
+    models = small_models(preset, prepared.parts, device, prepared.job.quantize)
     for model in (models.transformer, models.vae):
         model.to(device)
     tokenizer = load_tokenizer(preset, prepared.parts["tokenizer"]).to(device)

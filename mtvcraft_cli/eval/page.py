@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from mtvcraft_cli.eval.plots import COLOURS, Bar, bars, dots
-from mtvcraft_cli.eval.protocols import HIGHER_IS_BETTER, TABLE, TITLES
+from mtvcraft_cli.eval.protocols import TABLE, TITLES, best_of
 from mtvcraft_cli.eval.report import Table, cell, table_of
 from mtvcraft_cli.eval.run import EvalReport
 from mtvcraft_cli.eval.views import Pair
@@ -107,23 +107,25 @@ def _by_system(report: EvalReport) -> list[str]:
             if (value := system.totals.values.get(metric)) is not None
         ]
         if rows:
-            best = "more is better" if metric in HIGHER_IS_BETTER else "less is better"
-            plots.append(bars(TITLES.get(metric, metric), rows, best))
+            plots.append(bars(TITLES.get(metric, metric), rows, best_of(metric).words))
     return plots
 
 
 def _by_clip(report: EvalReport) -> list[str]:
     plots = []
-    ids = sorted({clip["id"] for system in report.systems for clip in system.totals.clips})[:PLOTTED_CLIPS]
+    ids = sorted({clip["id"] for system in report.systems for clip in system.totals.clips})
+    shown = ids[:PLOTTED_CLIPS]
     names = {key: TITLES.get(key, key) for key in _metrics(report)}
     names["fvd_mean_term"] = "FVD, the part of the means alone"
     for key, title in names.items():
         series = []
         for system in report.systems:
             known = {clip["id"]: clip for clip in system.totals.clips}
-            series.append([_value(known.get(clip), key) for clip in ids])
+            series.append([_value(known.get(clip), key) for clip in shown])
         if any(value is not None for values in series for value in values):
-            plots.append(dots(title, ids, series))
+            plots.append(dots(title, shown, series))
+    if plots and len(ids) > len(shown):
+        plots.insert(0, f"<p>The first {len(shown)} of {len(ids)} clips.</p>")
     return plots
 
 
@@ -134,8 +136,7 @@ def _chosen(report: EvalReport) -> list[tuple[Pair, str]]:
     key = next((key for key in ("psnr", "ssim", "lpips") if key in system.totals.values), None)
     if key is None:
         return []
-    sign = 1 if key in HIGHER_IS_BETTER else -1
-    ranked = sorted(system.totals.clips, key=lambda clip: sign * clip["values"][key])
+    ranked = sorted(system.totals.clips, key=lambda clip: best_of(key).key(clip["values"][key]))
     few = min(SHOWN_CLIPS, (len(ranked) + 1) // 2)
     pairs = {pair.truth.source.id: pair for pair in system.prepared.pairs}
     picked = [("worst", clip) for clip in ranked[:few]]

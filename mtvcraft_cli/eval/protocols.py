@@ -1,6 +1,6 @@
 """The three ways of this field to measure, as data; `docs/evaluation.md` says where each comes from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
@@ -18,10 +18,32 @@ TITLES: Final[Mapping[str, str]] = {
     "fid_vid": "FID-VID",
     "flicker": "flicker",
     "motion_follow": "motion-follow",
+    "lpips_alex": "LPIPS-Alex",
 }
-HIGHER_IS_BETTER: Final = frozenset({"psnr", "ssim"})
-DIGITS: Final[Mapping[str, int]] = {"ssim": 3, "lpips": 3, "flicker": 3, "motion_follow": 3}
+DIGITS: Final[Mapping[str, int]] = {"ssim": 3, "lpips": 3, "lpips_alex": 3, "flicker": 3, "motion_follow": 3}
 """After the point; 2 for all others."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """Which values of a metric are the better ones."""
+
+    arrow: str
+    """For the head of a column."""
+    words: str
+    key: Callable[[float], float]
+    """More of it is better."""
+
+
+MORE_IS_BETTER: Final = Best("↑", "more is better", lambda value: value)
+LESS_IS_BETTER: Final = Best("↓", "less is better", lambda value: -value)
+LIKE_THE_TRUTH: Final = Best("→0", "nearer to 0 is better", lambda value: -abs(value))
+"""The truth's own is 0: less may be blur."""
+
+
+def best_of(metric: str) -> Best:
+    """Which values of a metric are the better ones."""
+    return {"psnr": MORE_IS_BETTER, "ssim": MORE_IS_BETTER, "flicker": LIKE_THE_TRUTH}.get(metric, LESS_IS_BETTER)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from mtvcraft_cli.eval.bench import Bench
-from mtvcraft_cli.eval.protocols import DIGITS, HIGHER_IS_BETTER, TABLE, TITLES
+from mtvcraft_cli.eval.protocols import DIGITS, TABLE, TITLES, best_of
 from mtvcraft_cli.files import write_text_whole
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def table_of(report: "EvalReport") -> Table:
     if report.floor is not None:
         values = report.floor.values
         rows.append(TableRow("floor", [cell(values.get(metric), metric) for metric in metrics], "", "floor"))
-    arrows = {metric: "↑" if metric in HIGHER_IS_BETTER else "↓" for metric in metrics}
-    columns = ["model", *(f"{TITLES.get(metric, metric)} {arrows[metric]}" for metric in metrics)]
+    columns = ["model", *map(_head, metrics)]
     return Table(_title(report), columns, rows, _notes(report, rows))
 
 
@@ -73,8 +72,7 @@ def published_table(bench: Bench, protocol: str, rows: str) -> Table:
     """What was published on a bench under a protocol, with nothing measured beside it."""
     published = bench.published.get(protocol)
     shown = published.shown(rows) if published else []  # type: ignore[arg-type]
-    arrows = {metric: "↑" if metric in HIGHER_IS_BETTER else "↓" for metric in TABLE}
-    columns = ["model", *(f"{TITLES[metric]} {arrows[metric]}" for metric in TABLE)]
+    columns = ["model", *map(_head, TABLE)]
     lines = [
         TableRow(row.model, [cell(row.values[metric], metric) for metric in TABLE], row.mark, "published")
         for row in shown
@@ -84,6 +82,10 @@ def published_table(bench: Bench, protocol: str, rows: str) -> Table:
         marks = {mark for row in shown for mark in row.mark}
         notes = [*(f"{mark} {what}" for mark, what in published.marks.items() if mark in marks), *notes]
     return Table(f"{bench.title}, protocol {protocol}", columns, lines, notes)
+
+
+def _head(metric: str) -> str:
+    return f"{TITLES.get(metric, metric)} {best_of(metric).arrow}"
 
 
 def _title(report: "EvalReport") -> str:
@@ -96,14 +98,14 @@ def _title(report: "EvalReport") -> str:
 
 
 def _best(report: "EvalReport", metrics: Sequence[str]) -> dict[str, list[str]]:
-    """For each metric the names of the systems with the best value, where there are several to choose from."""
+    """For each metric the names of the systems with the best value; baselines are no rivals."""
     found: dict[str, list[str]] = {}
     rivals = [system for system in report.systems if system.prepared.system.baseline is None]
     for metric in metrics:
         values = {each.name: value for each in rivals if (value := each.totals.values.get(metric)) is not None}
         if values:
-            top = (max if metric in HIGHER_IS_BETTER else min)(values.values())
-            found[metric] = [name for name, value in values.items() if value == top]
+            goodness = {name: best_of(metric).key(value) for name, value in values.items()}
+            found[metric] = [name for name, good in goodness.items() if good == max(goodness.values())]
     return found
 
 

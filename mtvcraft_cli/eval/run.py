@@ -71,6 +71,7 @@ class EvalReport:
         lines = [*self.prepared.warnings]
         for system in self.systems:
             lines += [*system.prepared.warnings, *system.totals.warnings]
+        lines += [f"floor: {line}" for line in (self.floor.warnings if self.floor else ())]
         return list(dict.fromkeys(lines))
 
     def as_json(self) -> dict[str, Any]:

@@ -14,12 +14,14 @@ import numpy.typing as npt
 from mtvcraft_cli.cache import Cache, key_of
 from mtvcraft_cli.errors import MtvcraftError
 from mtvcraft_cli.eval import geometry
-from mtvcraft_cli.eval.extract import Looks, PieceStream, for_i3d, for_resnet3d
+from mtvcraft_cli.eval.extract import Looks, PieceStream
+from mtvcraft_cli.eval.fid_vid import for_resnet3d
 from mtvcraft_cli.eval.flicker import restlessness
+from mtvcraft_cli.eval.fvd import for_i3d
 from mtvcraft_cli.eval.l1 import l1
 from mtvcraft_cli.eval.pieces import disjoint, filled, humanvid_prefixes, sliding
 from mtvcraft_cli.eval.poses import find_pose
-from mtvcraft_cli.eval.protocols import Protocol
+from mtvcraft_cli.eval.protocols import TITLES, Protocol
 from mtvcraft_cli.eval.psnr import psnr, psnr_wrapped
 from mtvcraft_cli.eval.ssim import WINDOWS, ssim
 from mtvcraft_cli.eval.views import Pair, View
@@ -29,7 +31,7 @@ from mtvcraft_cli.shapes import Frames, Pieces
 Array = npt.NDArray[np.float64]
 STAGE: Final = "eval"
 SMALLEST_LPIPS_PX: Final = 32
-"""VGG16 halves frames four times."""
+"""VGG16 halves frames four times; AlexNet begins with steps of four."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +96,13 @@ class Scorer:
 
     def _check_size(self, pair: Pair) -> None:
         windows = [len(WINDOWS[name].weights) for name in (self.protocol.ssim, *self.protocol.more_ssim)]
-        needs = {"ssim": max(windows), "lpips": SMALLEST_LPIPS_PX}
+        needs = {"ssim": max(windows), "lpips": SMALLEST_LPIPS_PX, "lpips_alex": SMALLEST_LPIPS_PX}
         for metric, smallest in needs.items():
             if metric in self.metrics and min(pair.truth.size_px) < smallest:
                 width, height = pair.truth.size_px
                 raise MtvcraftError(
                     f"the frames of clip `{pair.truth.source.id}` (`{pair.truth.source.where}`) are "
-                    f"{width} x {height}: too small for {metric.upper()}, which needs {smallest} pixels",
+                    f"{width} x {height}: too small for {TITLES[metric]}, which needs {smallest} pixels",
                     hint="score larger frames, or leave it out with `--metrics`",
                 )
 

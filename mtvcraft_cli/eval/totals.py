@@ -10,7 +10,8 @@ import numpy.typing as npt
 from mtvcraft_cli.errors import MtvcraftError
 from mtvcraft_cli.eval.bootstrap import mean_interval
 from mtvcraft_cli.eval.frechet import Moments, distance, mean_term
-from mtvcraft_cli.eval.pieces import LENGTH, disjoint, filled, sliding
+from mtvcraft_cli.eval.fvd import prefix_distances
+from mtvcraft_cli.eval.pieces import HUMANVID_PREFIXES, LENGTH, disjoint, filled, sliding
 from mtvcraft_cli.eval.poses import followed
 from mtvcraft_cli.eval.protocols import TITLES, Protocol
 from mtvcraft_cli.eval.psnr import EQUAL
@@ -76,20 +77,24 @@ def totals_of(clips: Sequence[ClipParts], scorer: Scorer, name: str, *, interval
     for key, sides in _distances(ordered, scorer).items():
         found.values[key] = _distance(key, sides, name, found)
     if "fvd" in scorer.metrics and scorer.protocol.fvd == "prefixes":
-        terms = [term for clip in ordered for term in _prefix_terms(clip)]
-        found.values["fvd"] = float(np.mean(terms)) if terms else None
-        found.samples["fvd"] = {"values": len(terms)}
-    if "fvd" in scorer.metrics and scorer.protocol.fvd != "prefixes":
-        counts = [len(fvd_pieces(clip.pair.truth, scorer.protocol)) for clip in ordered]
-        short = [clip.id for clip, count in zip(ordered, counts, strict=True) if not count]
-        found.samples["pieces"] = sum(counts)
-        found.samples["clips_without_a_piece"] = short
-        if short:
-            found.warnings.append(
-                f"{name}: {len(short)} clips have no {LENGTH} frames that follow each other, and no part in FVD: "
-                + ", ".join(short)
-            )
+        terms = {clip.id: _prefix_terms(clip) for clip in ordered}
+        each = [term for own in terms.values() for term in own]
+        found.values["fvd"] = float(np.mean(each)) if each else None
+        found.samples["fvd"] = {"values": len(each)}
+        _tell_of_short([id for id, own in terms.items() if not own], f"{HUMANVID_PREFIXES[0]} frames", name, found)
+    elif "fvd" in scorer.metrics:
+        counts = {clip.id: len(fvd_pieces(clip.pair.truth, scorer.protocol)) for clip in ordered}
+        found.samples["pieces"] = sum(counts.values())
+        short = [id for id, count in counts.items() if not count]
+        _tell_of_short(short, f"{LENGTH} frames that follow each other", name, found)
     return found
+
+
+def _tell_of_short(short: list[str], needed: str, name: str, found: Totals) -> None:
+    """List the clips that are too short for FVD."""
+    found.samples["clips_without_a_piece"] = short
+    if short:
+        found.warnings.append(f"{name}: {len(short)} clips have no {needed}, and no part in FVD: {', '.join(short)}")
 
 
 def _add_flicker(clips: Sequence[ClipParts], found: Totals) -> None:
@@ -220,8 +225,8 @@ def _distance(key: str, sides: tuple[Rows, Rows], name: str, found: Totals) -> f
 
 
 def _prefix_terms(clip: ClipParts) -> list[float]:
-    one, other = (clip.features("prefixes", side).astype(np.float64) for side in ("truth", "made"))
-    return [float(each) for each in np.square(one - other).sum(-1)]
+    made, truth = (clip.features("prefixes", side).astype(np.float64) for side in ("made", "truth"))
+    return prefix_distances(made, truth).tolist()
 
 
 def _equal(clip: ClipParts) -> int:

@@ -72,7 +72,7 @@ class View:
         width, height = self.size_px
         most = max(1, min(MOST_FRAMES, BATCH_BYTES // (3 * width * height)))
         ready: list[npt.NDArray[np.uint8]] = []
-        for picture in self.source.frames(self.places):
+        for picture in self.source.frames(frozenset(self.places)):
             ready.append(self._seen(picture[None])[0])
             if len(ready) == most:
                 yield np.stack(ready)

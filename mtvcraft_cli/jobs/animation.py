@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtvcraft_cli.cache import Cache
-from mtvcraft_cli.device.placement import Placement
-from mtvcraft_cli.device.plan import Plan, Task, make_plan
+from mtvcraft_cli.device.placement import Quantize, Wanted
+from mtvcraft_cli.device.plan import Plan, Task, branches, make_plan
+from mtvcraft_cli.device.ranks import arrange, rank_device, world_size
+from mtvcraft_cli.device.split import check_cards
+from mtvcraft_cli.device.together import check_together
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.jobs.drive import (
     Drive,
@@ -25,7 +28,19 @@ from mtvcraft_cli.jobs.drive import (
     look_at_drive,
     tokenizer_identity,
 )
-from mtvcraft_cli.jobs.fit import check_fit, machine_of, peak_text, place_text, rates_of, sources_of, time_text
+from mtvcraft_cli.jobs.fit import (
+    check_fit,
+    free_disk,
+    heads_of,
+    machine_of,
+    peak_text,
+    place_text,
+    placement_of,
+    rates_of,
+    sources_of,
+    time_text,
+)
+from mtvcraft_cli.jobs.speed import Speed, settled
 from mtvcraft_cli.jobs.text import TEXT_PARTS, kept_hashes, prompts_of, text_key, text_told
 from mtvcraft_cli.jobs.timing import Timing, plan_timing
 from mtvcraft_cli.jobs.weights import Supply, obtain
@@ -73,7 +88,12 @@ class AnimateJob:
     driver: DriveSettings = field(default_factory=DriveSettings)
     motion: Framing = field(default_factory=Framing)
     device: str = "auto"
-    offload: Literal["auto", "none", "model"] = "auto"
+    offload: Wanted = "auto"
+    gpus: tuple[int, ...] = ()
+    """Cards that may share the transformer's layers; () takes `device`."""
+    quantize: Quantize = "none"
+    """How matrices of transformer and text encoder are stored."""
+    speed: Speed = field(default_factory=Speed)
     two_passes: bool = False
     weights: Path | None = None
     force: bool = False
@@ -115,6 +135,8 @@ class AnimateJob:
             "background": list(self.background),
             "fit": self.fit,
             "two_passes": self.two_passes,
+            "quantize": self.quantize,
+            "speed": self.speed.told(),
             "driver": self.driver.told(),
             "motion": self.motion.told(),
         }
@@ -150,6 +172,11 @@ class PreparedAnimation:
     def finished(self) -> bool:
         """Whether all that was asked for is there already, made from the same inputs and settings."""
         return self.made and self.compared and self.framed
+
+    @property
+    def two_passes(self) -> bool:
+        """Whether the branches of guidance run one after the other; those that run on different ranks need not."""
+        return self.plan.task.two_passes
 
     @property
     def remarks(self) -> list[str]:
@@ -277,7 +304,7 @@ def find_parts(
     parts = locate(job.preset, job.weights)
     made_by: dict[str, str] | None = None
     if any(parts[part].missing for part in TEXT_PARTS if part in parts):
-        made_by = kept_hashes(job.preset, device, cache)
+        made_by = kept_hashes(job.preset, device, cache, job.quantize)
         parts = locate(job.preset, job.weights, leave_out=() if made_by is None else TEXT_PARTS)
     parts = obtain(job.preset, job.weights, parts, supply, leave_out=() if made_by is None else TEXT_PARTS)
     return parts, made_by or {}
@@ -301,9 +328,8 @@ def prepare_animation(
         MtvcraftError: exit 2, 6, 4 or 5, in this order.
     """
     check_names(job)
-    from mtvcraft_cli.device.place import choose_device
-
-    device = str(choose_device(job.device))
+    device = device_of(job)
+    job = replace(job, speed=settled(job.speed, job.preset, device, alone=world_size() == 1))
     parts, made_by = find_parts(job, device, cache, supply)
     estimator = estimator_for(job.drive, job.driver)
     hashes = _hashes(job, parts, cache) | made_by | dict(estimator.hashes if estimator else {})
@@ -365,6 +391,35 @@ def prepare_animation(
         compared=compared,
         framed=framed,
     )
+
+
+def device_of(job: AnimateJob) -> str:
+    """Where a job works; the first of several cards.
+
+    Raises:
+        MtvcraftError: exit 2; it isn't there, or can't do what was asked for, or not all of it together.
+    """
+    check_together(
+        offload=job.offload,
+        cards=len(job.gpus),
+        ranks=world_size(),
+        quantize=job.quantize,
+        level=job.speed.level,
+        compiled=job.speed.compile,
+        attention=job.speed.attention,
+    )
+    import torch
+
+    from mtvcraft_cli.device.place import choose_device
+    from mtvcraft_cli.device.quantise import check_quantize
+
+    if job.gpus:
+        check_cards(job.gpus, torch.cuda.device_count(), job.device, job.offload, world_size())
+        device = torch.device("cuda", job.gpus[0])
+    else:
+        device = choose_device(rank_device(job.device, job.offload))
+    check_quantize(job.quantize, device)
+    return str(device)
 
 
 def sized(preset: Preset, picture: "Picture") -> Preset:
@@ -434,18 +489,28 @@ def _plan(
     cache: Cache,
 ) -> Plan:
     """Where every part will live, and what the run takes; a person is to be found in `video`."""
-    told = [text_told(job.preset, prompt, hashes, device) for prompt in prompts_of(job.preset)]
+    told = [text_told(job.preset, prompt, hashes, device, job.quantize) for prompt in prompts_of(job.preset)]
     task = Task(
         preset=job.preset,
         windows=tuple(windows),
         sources=sources_of(parts),
         two_passes=job.two_passes,
+        whole=job.speed.whole,
         pose_frames=video.frames if video else 0,
         texts=sum(cache.find("text", text_key(each)) is None for each in told),
     )
-    machine = machine_of(device)
-    placement = None if job.offload == "auto" else Placement(offload=job.offload)
-    return make_plan(task, machine, rates_of(machine, cache.folder), placement)
+    machine = replace(machine_of(device, job.gpus), scratch_free=free_disk(cache.folder))
+    rates, wanted = rates_of(machine, cache.folder), placement_of(job.offload, job.quantize)
+    if (ranks := world_size()) > 1:
+        alone = make_plan(task, machine, rates, wanted, job.quantize)
+        groups, sharing = arrange(
+            ranks,
+            branches(job.preset.sampler, job.preset.backbone),
+            heads_of(job.preset, task.sources["transformer"]),
+            alone.visual_tokens,
+        )
+        task = replace(task, ranks=(groups, sharing), two_passes=task.two_passes and groups == 1)
+    return make_plan(task, machine, rates, wanted, job.quantize)
 
 
 def _text(value: object) -> str | None:
@@ -476,6 +541,8 @@ def job_of_sidecar(
     trust_file: Path | None,
     force: bool,
     command: str,
+    offload: Wanted = "auto",
+    gpus: tuple[int, ...] = (),
 ) -> AnimateJob:
     """Read from a sidecar what made its video, so that it can be made again.
 
@@ -521,8 +588,12 @@ def job_of_sidecar(
             fit=settings["fit"],
             driver=DriveSettings.of(settings["driver"], files, trust_file=trust_file, weights=folder),
             motion=Framing(**settings["motion"]),
-            device=content["device"],
+            device="auto" if world_size() > 1 and content["device"].startswith("cuda") else content["device"],
+            offload=offload,
+            gpus=gpus,
             two_passes=settings["two_passes"],
+            quantize=settings.get("quantize", "none"),
+            speed=Speed(**settings.get("speed", {})),
             weights=folder,
             force=force,
             command=command,

@@ -269,9 +269,16 @@ def _weights(name: str, parts: list[Located], folder: Path | None) -> Finding:
         return ok(name=label, says="here and whole" if any(part.path for part in parts) else "drawn from a seed")
     if any(part.released and part.released.repo is None for part in missing):
         return ok(name=label, says="not here, and not published: a folder of your own, with `--weights DIR`")
-    size = size_text(sum((part.released.bytes or 0) if part.released else 0 for part in missing))
     some = "not here" if len(missing) == len(parts) else f"{', '.join(part.part for part in missing)} not here"
-    return ok(name=label, says=f"{some}, about {size}", mend=f"mtvcraft download {name}")
+    return ok(name=label, says=f"{some}, {_size_of(missing)}", mend=f"mtvcraft download {name}")
+
+
+def _size_of(missing: list[Located]) -> str:
+    """About what they take, in words, as far as it is known."""
+    known = [part.released.bytes for part in missing if part.released is not None and part.released.bytes is not None]
+    if not known:
+        return size_text(None)
+    return f"about {size_text(sum(known))}" + (" and more, of unknown size" if len(known) < len(missing) else "")
 
 
 def _why_incomplete(part: Located, folder: Path | None) -> str:

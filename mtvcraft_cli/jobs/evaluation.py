@@ -10,7 +10,7 @@ from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.eval.bench import Bench, Rows
 from mtvcraft_cli.eval.files import NEEDS, metric_files
 from mtvcraft_cli.eval.layout import Clips, check_pairing, crop_box_of, find_clips, some
-from mtvcraft_cli.eval.protocols import MORE, TABLE, Protocol
+from mtvcraft_cli.eval.protocols import MORE, TABLE, TITLES, Protocol
 from mtvcraft_cli.eval.sources import Made, Source
 from mtvcraft_cli.eval.views import Pair, pair_up
 from mtvcraft_cli.jobs.drive import Estimator
@@ -168,6 +168,52 @@ def prepare_eval(job: EvalJob, cache: Cache, supply: Supply | None = None) -> Pr
     Raises:
         MtvcraftError: exit 2, 6 or 4, in this order.
     """
+    means = find_means(job, supply)
+    truth = _find_truth(job)
+    systems = [_prepare_system(job, system, truth) for system in job.systems]
+    if not any(system.pairs for system in systems):
+        reasons = [f"{id}: {why}" for system in systems for id, why in system.failed.items()]
+        raise MtvcraftError(
+            f"no clip can be scored: {reasons[0] if reasons else 'there is none'}",
+            hint="mend the clips; `mtvcraft eval --explain` shows the layout",
+        )
+    return PreparedEval(
+        job=job,
+        systems=systems,
+        missing=truth.missing,
+        warnings=truth.warnings,
+        metrics=means.metrics,
+        files=means.files,
+        hashes={name: cache.sha256_of(path) for name, path in means.files.items()},
+        device=means.device,
+        cache=cache,
+        estimator=means.estimator,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """With what it is measured; known before there is anything to measure."""
+
+    device: str
+    metrics: frozenset[str]
+    """What is computed: what was asked for, and what comes with it."""
+    files: Mapping[str, Path]
+    """Networks, by name."""
+    estimator: Estimator | None
+    """Who finds people, for motion-follow."""
+
+
+def find_means(job: EvalJob, supply: Supply | None = None) -> Means:
+    """Check what can be checked of a job before a clip is looked at, and before results are made.
+
+    Args:
+        job: what was asked; the folder of results that our own run makes needn't be there.
+        supply: gets networks that are missing; None gets none.
+
+    Raises:
+        MtvcraftError: exit 2 or 6, in this order.
+    """
     check_folders(weights=job.weights, trust_file=None)
     _check_usage(job)
     from mtvcraft_cli.device.place import choose_device
@@ -187,26 +233,7 @@ def prepare_eval(job: EvalJob, cache: Cache, supply: Supply | None = None) -> Pr
 
         folder = job.truth if job.truth.is_dir() else job.truth.parent
         estimator = choose_estimator(folder, DriveSettings(weights=job.weights))
-    truth = _find_truth(job)
-    systems = [_prepare_system(job, system, truth) for system in job.systems]
-    if not any(system.pairs for system in systems):
-        reasons = [f"{id}: {why}" for system in systems for id, why in system.failed.items()]
-        raise MtvcraftError(
-            f"no clip can be scored: {reasons[0] if reasons else 'there is none'}",
-            hint="mend the clips; `mtvcraft eval --explain` shows the layout",
-        )
-    return PreparedEval(
-        job=job,
-        systems=systems,
-        missing=truth.missing,
-        warnings=truth.warnings,
-        metrics=frozenset(metrics),
-        files=files,
-        hashes={name: cache.sha256_of(path) for name, path in files.items()},
-        device=device,
-        cache=cache,
-        estimator=estimator,
-    )
+    return Means(device=device, metrics=frozenset(metrics), files=files, estimator=estimator)
 
 
 def needed(job: EvalJob) -> set[str]:
@@ -216,16 +243,28 @@ def needed(job: EvalJob) -> set[str]:
 
 def _check_usage(job: EvalJob) -> None:
     """Refuse what can't be meant (exit 2)."""
+    if not job.metrics:
+        raise MtvcraftError("no metric is named", hint="write it like `--metrics psnr,ssim`", exit=Exit.USAGE)
     known = (*TABLE, *MORE, *NEEDS)
     for metric in job.metrics:
         if metric not in known:
             told = ", ".join(name.replace("_", "-") for name in dict.fromkeys(known))
             raise MtvcraftError(f"no metric is called `{metric}`", hint=f"there are {told}", exit=Exit.USAGE)
+    if not needed(job):
+        raise MtvcraftError(
+            f"protocol {job.protocol.name} has no {TITLES[job.metrics[0]]}",
+            hint="choose others with `--metrics`, or another `--protocol`",
+            exit=Exit.USAGE,
+        )
     names = [system.name for system in job.systems]
     if twice := [name for name in names if names.count(name) > 1]:
         raise MtvcraftError(
             f"two systems are called `{twice[0]}`", hint="name them apart: `--pred NAME=DIR`", exit=Exit.USAGE
         )
+    given = [system.folder for system in job.systems if system.folder is not None and system.preset is None]
+    for folder in (job.truth, *given):
+        if not folder.exists():
+            raise MtvcraftError(f"there is no folder `{folder}`", hint="check the path", exit=Exit.USAGE)
     for path, ending in ((job.csv, ".csv"), (job.html, ".html")):
         if path is not None:
             check_ending(path, ending)
@@ -234,10 +273,10 @@ def _check_usage(job: EvalJob) -> None:
 
 def _find_truth(job: EvalJob) -> _Truth:
     clips = find_clips(job.truth)
-    ids = sorted(clips.sources)
+    ids = sorted([*clips.sources, *clips.broken])
     truth = _Truth(clips, ids, [], list(clips.remarks))
     if job.bench is not None:
-        truth.ids, truth.missing = job.bench.wanted([*ids, *clips.broken], job.truth)
+        truth.ids, truth.missing = job.bench.wanted(ids, job.truth)
         others = sorted(set(ids) - set(truth.ids))
         if not truth.ids:
             raise MtvcraftError(

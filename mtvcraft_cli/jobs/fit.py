@@ -1,13 +1,13 @@
 """Whether a run fits this machine: weights that are there, and memory that is free, put before `device.plan`."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mtvcraft_cli.device.memory import free_memory, held_memory
-from mtvcraft_cli.device.placement import Placement
+from mtvcraft_cli.device.placement import RUNNABLE, STREAMED, Placement, Quantize, Wanted
 from mtvcraft_cli.device.plan import Machine, Plan, Source, Task, branches, make_plan
 from mtvcraft_cli.device.rates import Rates, read_rates
 from mtvcraft_cli.errors import Exit, MtvcraftError
@@ -21,20 +21,22 @@ BEST_FIRST = ("18b", "17b", "17b-fast", "7b", "6b", "mini")
 """Presets of the package, those first that look best by the paper and the released code's own settings."""
 
 
-def machine_of(device: str) -> Machine:
+def machine_of(device: str, cards: Sequence[int] = ()) -> Machine:
     """What a device has, besides what this process already holds itself.
 
     Args:
         device: as `choose_device` gives it.
+        cards: numbers of the cards that may share the work, the device's own first.
     """
     free, held = free_memory(), held_memory()
     ram = None if free is None else free + (held or 0)
     if device.startswith("cuda"):
         import torch
 
-        card = torch.device(device)
-        card_free = torch.cuda.mem_get_info(card)[0] + torch.cuda.memory_reserved(card)
-        return Machine(card=torch.cuda.get_device_name(card), card_free=card_free, ram_free=ram)
+        named = [torch.device("cuda", number) for number in cards] if len(cards) > 1 else [torch.device(device)]
+        each = tuple(torch.cuda.mem_get_info(card)[0] + torch.cuda.memory_reserved(card) for card in named)
+        machine = Machine(card=torch.cuda.get_device_name(named[0]), card_free=each[0], ram_free=ram)
+        return replace(machine, cards_free=each, cards=tuple(cards)) if len(cards) > 1 else machine
     if device.startswith("mps"):
         return Machine(card="Apple GPU", card_free=ram, ram_free=ram)
     return Machine(card=None, card_free=None, ram_free=ram)
@@ -44,6 +46,11 @@ def free_disk(folder: Path) -> int:
     """Bytes free where a folder is or would be made."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free
+
+
+def placement_of(offload: Wanted, quantize: Quantize) -> Placement | None:
+    """What was asked for; None leaves it to the plan."""
+    return None if offload == "auto" else Placement(offload=offload, quantize=quantize)
 
 
 def rates_of(machine: Machine, cache: Path) -> Rates:
@@ -82,6 +89,12 @@ def _sizes(part: Located) -> dict[str, Any]:
             **{key: told[key] for key in shared if key in told},
         }
     return told
+
+
+def heads_of(preset: Preset, transformer: Source) -> int:
+    """Heads of each attention of a preset's transformer."""
+    usual = {"cogvideox": 48, "wan": 40}[preset.backbone]
+    return int({**preset.transformer, **transformer.sizes}.get("num_attention_heads", usual))
 
 
 def task_of(
@@ -128,7 +141,7 @@ def nearest(plan: Plan, folder: Path | None, cache: Path) -> tuple[str, Plan] | 
         The options that ask for it, and its plan; None where nothing fits.
     """
     for words, task, placement in _variations(plan, folder):
-        found = make_plan(task, plan.machine, rates_of(plan.machine, cache), placement)
+        found = make_plan(task, plan.machine, rates_of(plan.machine, cache), placement, plan.placement.quantize)
         if not found.shortages:
             fetched = f" ({fetch_text(found)})" if any(source.missing for source in task.sources.values()) else ""
             return words + fetched, found
@@ -138,8 +151,11 @@ def nearest(plan: Plan, folder: Path | None, cache: Path) -> tuple[str, Plan] | 
 def _variations(plan: Plan, folder: Path | None) -> Iterator[tuple[str, Task, Placement | None]]:
     """Settings around a plan's, the nearest first."""
     task, preset = plan.task, plan.task.preset
-    if plan.placement.offload == "none" and plan.machine.card:
-        yield "`--offload model`", task, Placement(offload="model")
+    if plan.machine.card and not plan.machine.cards and task.ranks == (1, 1):
+        ways = [way.offload for way in RUNNABLE if not (task.whole and way.offload in STREAMED)]
+        own = ways.index(plan.placement.offload)
+        for way in (*ways[own + 1 :], *ways[:own]):
+            yield f"`--offload {way}`", task, replace(plan.placement, offload=way)
     halves = [task]
     if not task.two_passes and branches(preset.sampler, preset.backbone) > 1:
         halves.append(replace(task, two_passes=True))
@@ -160,7 +176,13 @@ def _variations(plan: Plan, folder: Path | None) -> Iterator[tuple[str, Task, Pl
 
 def shortage_text(plan: Plan) -> str:
     """What there is too little of."""
-    words = {"card": "of the card's memory", "ram": "of RAM", "disk": "of disk for the weights"}
+    words = {
+        "card": "of the card's memory",
+        "further card": "of a further card's memory",
+        "ram": "of RAM",
+        "disk": "of disk for the weights",
+        "scratch": "of the cache's disk to stream weights from",
+    }
     return " and ".join(
         f"it needs {memory_text(lack.needed)} {words[lack.what]}, and {memory_text(lack.free)} are free"
         for lack in plan.shortages
@@ -200,30 +222,48 @@ def time_text(plan: Plan) -> str:
 
 def place_text(plan: Plan) -> str:
     """Where the work is done, and how."""
+    streamed = {
+        "group": "the transformer block by block",
+        "sequential": "the transformer layer by layer",
+        "disk": "the transformer block by block from files",
+    }
+    offload, cards, quantize = plan.placement.offload, plan.placement.cards, plan.placement.quantize
     if plan.machine.card is None:
-        return "cpu"
-    ways = {"none": "everything on the card", "model": "one network at a time on the card"}
-    return f"{plan.machine.card}, {ways[plan.placement.offload]}"
+        place = "cpu" + (f", {streamed[offload]}" if offload in streamed else "")
+    elif cards:
+        place = f"{plan.machine.card}, the transformer's layers over cards {', '.join(map(str, cards))}"
+    else:
+        ways = {"none": "everything on the card", "model": "one network at a time on the card", **streamed}
+        place = f"{plan.machine.card}, {ways[offload]}"
+    place += "" if quantize == "none" else f", matrices in {quantize}"
+    groups, sharing = plan.task.ranks
+    split = [f"{groups} branches of guidance apart"] * (groups > 1) + [f"patches cut in {sharing}"] * (sharing > 1)
+    return f"{place} in {groups * sharing} processes, {' and '.join(split)}" if split else place
 
 
 def peak_text(plan: Plan) -> str:
     """The most memory."""
     card = f"{memory_text(plan.card_peak)} of the card and " if plan.machine.card else ""
+    if plan.further_cards:
+        each = ", ".join(memory_text(peak) for peak in (plan.card_peak, *plan.further_cards))
+        card = f"{each} of the cards and "
     return f"at most {card}{memory_text(plan.ram_peak)} of RAM"
 
 
-def best_fitting(folder: Path | None, machine: Machine, cache: Path) -> Preset | None:
+def best_fitting(folder: Path | None, machine: Machine, cache: Path, quantize: Quantize = "none") -> Preset | None:
     """The best preset of the package whose weights are there and that fits, `mini` aside; None where there is none.
 
     Args:
         folder: of the user's own weights.
         machine: what there is.
         cache: the program's cache.
+        quantize: how matrices would be stored.
     """
+    rates = rates_of(machine, cache)
     for name in BEST_FIRST[:-1]:
         preset = load_preset(name)
         if any(part.missing for part in locate(preset, folder).values()):
             continue
-        if not make_plan(task_of(preset, folder, preset.frames), machine, rates_of(machine, cache)).shortages:
+        if not make_plan(task_of(preset, folder, preset.frames), machine, rates, quantize=quantize).shortages:
             return preset
     return None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtvcraft_cli.cache import Cache
+from mtvcraft_cli.device.placement import Quantize, Wanted
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.eval.bench import Bench
 from mtvcraft_cli.eval.layout import Clips, find_clips
@@ -33,6 +34,8 @@ class MakingJob:
     bench: Bench | None = None
     seed: int = 0
     device: str = "auto"
+    offload: Wanted = "auto"
+    quantize: Quantize = "none"
     weights: Path | None = None
     command: str = ""
 
@@ -116,6 +119,8 @@ class PreparedMaking:
             audio="none",
             driver=DriveSettings(rate=rate, weights=job.weights),
             device=job.device,
+            offload=job.offload,
+            quantize=job.quantize,
             weights=job.weights,
             command=job.command,
         )
@@ -157,26 +162,36 @@ def prepare_making(job: MakingJob, cache: Cache, supply: Supply | None = None) -
     Raises:
         MtvcraftError: weights are missing (exit 6), there is no clip (exit 4), or the folder is taken (exit 2).
     """
+    from mtvcraft_cli.device.place import choose_device
+    from mtvcraft_cli.device.quantise import check_quantize
+
     if not job.output.parent.is_dir():
         raise MtvcraftError(
             f"there is no folder `{job.output.parent}`", hint="create it first, or name another", exit=Exit.USAGE
         )
+    if job.output.exists() and not job.output.is_dir():
+        raise MtvcraftError(
+            f"`{job.output}` is a file", hint="name a folder for the results with `--pred`", exit=Exit.USAGE
+        )
+    check_quantize(job.quantize, choose_device(job.device))
     obtain(job.preset, job.weights, locate(job.preset, job.weights), supply)
     found: Clips = find_clips(job.truth)
-    ids = sorted(found.sources)
+    ids = sorted([*found.sources, *found.broken])
     if job.bench is not None:
-        ids = [id for id in job.bench.wanted(ids, job.truth)[0] if id in found.sources]
-    if not ids:
-        raise MtvcraftError(
-            f"`{job.truth}` holds no clip that can be animated", hint="`mtvcraft eval --explain` shows the layout"
-        )
-    broken = {id: error.message for id, error in found.broken.items()}
+        ids, _ = job.bench.wanted(ids, job.truth)
+    broken = {id: found.broken[id].message for id in ids if id in found.broken}
     clips = []
-    for source in (found.sources[id] for id in ids):
+    for source in (found.sources[id] for id in ids if id in found.sources):
         try:
             source.frame_numbers()
         except MtvcraftError as error:
             broken[source.id] = error.message
         else:
             clips.append(source)
+    if not clips:
+        why = f": {next(iter(broken.values()))}" if broken else ""
+        raise MtvcraftError(
+            f"`{job.truth}` holds no clip that can be animated{why}",
+            hint="`mtvcraft eval --explain` shows the layout",
+        )
     return PreparedMaking(job=job, clips=clips, cache=cache, broken=broken)

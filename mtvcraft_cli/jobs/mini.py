@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtvcraft_cli.cache import Cache, key_of
+from mtvcraft_cli.device.placement import Quantize
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.jobs.weights import Supply, obtain
 from mtvcraft_cli.preset import Preset
@@ -31,6 +32,7 @@ class MiniJob:
     motion: Path | None = None
     """Recorded motion that the model hasn't seen."""
     device: str = "auto"
+    quantize: Quantize = "none"
     weights: Path | None = None
 
     @property
@@ -65,6 +67,7 @@ class PreparedMini:
             "motion": job.motion and job.motion.name,
             "hashes": dict(self.hashes),
             "device": self.device,
+            "quantize": job.quantize,
             "versions": versions(),
         }
 
@@ -98,6 +101,7 @@ class KeptClips:
                 "preset": prepared.job.preset.fingerprint,
                 "hashes": dict(prepared.hashes),
                 "device": prepared.device.partition(":")[0],
+                "quantize": prepared.job.quantize,
                 "versions": versions(),
             },
         )
@@ -124,8 +128,11 @@ def prepare_mini(job: MiniJob, cache: Cache, supply: Supply | None = None) -> Pr
             exit=Exit.USAGE,
         )
     from mtvcraft_cli.device.place import choose_device
+    from mtvcraft_cli.device.quantise import check_quantize
 
-    device = str(choose_device(job.device))
+    chosen = choose_device(job.device)
+    check_quantize(job.quantize, chosen)
+    device = str(chosen)
     parts = obtain(job.preset, job.weights, locate(job.preset, job.weights), supply)
     hashes = {f"{part.part}/{file.name}": cache.sha256_of(file) for part in parts.values() for file in part.files}
     motions = None

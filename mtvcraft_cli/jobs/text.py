@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtvcraft_cli.cache import Cache, key_of
+from mtvcraft_cli.device.placement import Quantize
 from mtvcraft_cli.preset import PARTS, Preset
 
 TEXT_PARTS = ("text_encoder", "text_tokenizer")
@@ -20,7 +21,9 @@ def prompts_of(preset: Preset) -> list[str]:
     return [preset.prompt, *([preset.negative_prompt] if preset.sampler.text_guidance != 1 else [])]
 
 
-def text_told(preset: Preset, prompt: str, hashes: Mapping[str, str], device: str) -> dict[str, Any]:
+def text_told(
+    preset: Preset, prompt: str, hashes: Mapping[str, str], device: str, quantize: Quantize = "none"
+) -> dict[str, Any]:
     """All that a text's embedding depends on."""
     return {
         "prompt": prompt,
@@ -29,6 +32,7 @@ def text_told(preset: Preset, prompt: str, hashes: Mapping[str, str], device: st
         "hashes": {name: sha256 for name, sha256 in sorted(hashes.items()) if name.startswith(TEXT_PARTS)},
         "precision": preset.precision,
         "device": device.partition(":")[0],
+        **({} if quantize == "none" else {"quantize": quantize}),
     }
 
 
@@ -37,13 +41,13 @@ def text_key(told: Mapping[str, Any]) -> str:
     return key_of("text", told)
 
 
-def kept_hashes(preset: Preset, device: str, cache: Cache) -> dict[str, str] | None:
+def kept_hashes(preset: Preset, device: str, cache: Cache, quantize: Quantize = "none") -> dict[str, str] | None:
     """The hashes of the encoder that made all texts of this run, kept by earlier ones; of several the latest.
 
     Returns:
         SHA-256 by name, as the encoder's files would give them; None where a text is not there.
     """
-    wanted = {prompt: text_told(preset, prompt, {}, device) for prompt in prompts_of(preset)}
+    wanted = {prompt: text_told(preset, prompt, {}, device, quantize) for prompt in prompts_of(preset)}
     found: dict[str, dict[str, dict[str, str]]] = {}  # by prompt, then by the hashes as text, oldest first
     for entry in cache.entries():
         if entry.stage != "text":

@@ -118,9 +118,11 @@ def run(device: str) -> Iterator[Finding]:
             preset=preset,
             device=device,
         )
-        report = run_animation(prepare_animation(job, Cache(folder / "cache")), silent)
+        prepared = prepare_animation(job, Cache(folder / "cache"))
+        report = run_animation(prepared, silent)
         made = probe(folder / "made.mp4")
-    says = f"animated {made.frames} frames of {made.size_px[0]}x{made.size_px[1]} in {report.seconds:.1f} s on {device}"
+    size = f"{made.size_px[0]}x{made.size_px[1]}"
+    says = f"animated {made.frames} frames of {size} in {report.seconds:.1f} s on {prepared.device}"
     if (made.frames, made.size_px) == (TOY_FRAMES, TOY_PX):
         yield ok(name="run", says=says)
     else:

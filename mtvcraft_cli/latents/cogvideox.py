@@ -14,6 +14,7 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import CacheMixin, CogVideoXTransformer3DModel, ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention import AttentionMixin, AttentionModuleMixin, FeedForward
@@ -26,6 +27,7 @@ from torch.nn import functional
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.latents.checkpoint import arguments_of, fill, named
 from mtvcraft_cli.latents.rope import Rotary, only, rotate
+from mtvcraft_cli.latents.spare import KeepingProcessor, KeyValue
 
 JOINTS = 24
 LEARNED_FRAMES = 13
@@ -101,8 +103,10 @@ class SelfProcessor:
 
     def __call__(self, attn: "RotaryAttention", patches: Tensor, visual: Rotary) -> Tensor:
         """(b, s, d) to (b, s, d)."""
-        layers = [attn.to_q, attn.to_k, attn.to_v]
-        parts = attn.to_qkv(patches).chunk(3, dim=-1) if attn.fused_projections else [lay(patches) for lay in layers]
+        if attn.fused_projections:
+            parts = attn.to_qkv(patches).chunk(3, dim=-1)
+        else:
+            parts = attn.to_q(patches), attn.to_k(patches), attn.to_v(patches)
         query, key, value = (part.unflatten(-1, (attn.heads, -1)) for part in parts)  # (b, s, h, k) each
         seen = dispatch_attention_fn(
             rotate(attn.norm_q(query), visual),
@@ -114,7 +118,7 @@ class SelfProcessor:
         return attn.to_out[0](seen.flatten(-2))
 
 
-class MotionProcessor:
+class MotionProcessor(KeepingProcessor):
     """Every patch looks at every motion token. All ranks of a parallel run hold all motion tokens."""
 
     _attention_backend = None
@@ -125,13 +129,13 @@ class MotionProcessor:
     ) -> Tensor:
         """(b, s, d) and (b, n, d) to (b, s, d)."""
         query = attn.to_q(patches).unflatten(-1, (attn.heads, -1))  # (b, s, h, k)
-        key, value = self.key_value(attn, tokens, motion)
+        key, value = self.once("motion", self.key_value, attn, tokens, motion)
         seen = dispatch_attention_fn(
             rotate(attn.norm_q(query), visual), key, value, backend=self._attention_backend, parallel_config=None
         )
         return attn.to_out[0](seen.flatten(-2))
 
-    def key_value(self, attn: "RotaryAttention", tokens: Tensor, motion: Rotary) -> tuple[Tensor, Tensor]:
+    def key_value(self, attn: "RotaryAttention", tokens: Tensor, motion: Rotary) -> KeyValue:
         """What the tokens (b, n, d) are looked up by, and what is then found, (b, n, h, k) each.
 
         Neither depends on the patches nor on the time: they are the same in every denoising step of a window.
@@ -193,6 +197,9 @@ class MotionBlock(nn.Module):
             hidden_states = hidden_states + self.attn0(hidden_states, tokens, seeking, motion)
         modulated, gate = self.norm2(hidden_states, time)
         return hidden_states + gate * self.ff(modulated)
+
+
+TransformerBlockRegistry.register(MotionBlock, TransformerBlockMetadata(return_hidden_states_index=0))
 
 
 class VisualPositions(nn.Module):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mtvcraft_cli.latents.cogvideox import CogVideoXMotionTransformer
 from mtvcraft_cli.latents.rope import motion_table, visual_table
 from mtvcraft_cli.latents.sampler import Condition, Scheduler, denoise
+from mtvcraft_cli.latents.spare import Spare
 from mtvcraft_cli.latents.vae import decode, encode_reference, encode_video
 from mtvcraft_cli.shapes import Latents, MotionTokens, Picture, Video
 from mtvcraft_cli.windows import Window
@@ -46,6 +47,8 @@ class Settings:
     dtype: torch.dtype = torch.float32
     """Of latents and tokens: what the transformer computes in."""
     device: torch.device = CPU
+    spare: Spare = field(default_factory=Spare)
+    """What work is spared, and the count of it over a run."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,6 +118,7 @@ class CogVideoXPainter:
                 generator=generator,
                 two_passes=settings.two_passes,
                 held=held,
+                spare=settings.spare,
             )
 
     def decode(self, latents: Latents) -> Video:

@@ -103,8 +103,12 @@ def rotate(heads: Tensor, rotary: Rotary) -> Tensor:
         The same shape and dtype.
     """
     cos, sin = rotary.cos[..., None, 0::2].float(), rotary.sin[..., None, 0::2].float()  # (S, 1, K / 2)
-    even, odd = heads.float().unflatten(-1, (-1, 2)).unbind(-1)  # (B, S, heads, K / 2) each
-    turned = torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1)
+    pairs = heads.float().unflatten(-1, (-1, 2))  # (B, S, heads, K / 2, 2)
+    if torch.compiler.is_compiling() or heads.device.type == "mps":  # neither is sure to know complex numbers
+        even, odd = pairs.unbind(-1)
+        turned = torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1)
+    else:  # the same sums in one walk over the heads instead of seven
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cos, sin))
     return turned.flatten(-2).to(heads.dtype)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from mtvcraft_cli.latents.checkpoint import arguments_of
 from mtvcraft_cli.latents.cogvideox import CogVideoXMotionTransformer
 from mtvcraft_cli.latents.rope import Rotary
+from mtvcraft_cli.latents.spare import Forwards, Spare, forwards_of
 from mtvcraft_cli.shapes import Latents, MotionTokens
 
 HeldLatents: TypeAlias = Float[Tensor, "B K C h w"]
@@ -55,6 +56,7 @@ def denoise(
     generator: torch.Generator,
     two_passes: bool = False,
     held: HeldLatents | None = None,
+    spare: Spare | None = None,
 ) -> Iterator[Latents]:
     """Draw noise and turn it step by step into the latents of a window. Source: paper, section on inference.
 
@@ -71,6 +73,7 @@ def denoise(
         two_passes: whether the two halves of guidance run one after the other, in half the memory, or as a batch.
         held: (1, k, C, h, w) clean latents of the window's first k frames, which another window has already made.
             After every step they are put back, noised to the level that the next step starts from.
+        spare: what work is spared, and where that is counted; by default all that changes nothing.
 
     Yields:
         (1, F, C, h, w) latents after each step; the last ones are the result.
@@ -82,24 +85,26 @@ def denoise(
     times = [int(time) for time in scheduler.timesteps[:steps]]  # 61 steps and some others get one time too many
     latents = torch.randn(reference.shape, generator=generator, dtype=dtype).to(device)
     clean = None  # DPM's last estimate of it
-    for step, time in enumerate(times):
-        velocity = _velocity(transformer, latents, time, condition, unconditional, guidance, two_passes=two_passes)
-        if isinstance(scheduler, CogVideoXDPMScheduler):
-            before = times[step - 1] if step else None
-            latents, clean = scheduler.step(velocity, clean, time, before, latents, generator=generator)
-        else:
-            latents, _ = scheduler.step(velocity, time, latents, return_dict=False)
-        latents = latents.to(dtype)
-        if held is not None:
-            # Nothing is put back before the first step: it starts from pure noise (zero terminal SNR).
-            kept = scheduler.alphas_cumprod[times[step + 1]].item() if step + 1 < steps else 1.0
-            noise = torch.randn(held.shape, generator=generator, dtype=dtype).to(device)
-            latents[:, : held.shape[1]] = kept**0.5 * held + (1 - kept) ** 0.5 * noise
-        yield latents
+    with forwards_of(transformer, spare or Spare()) as forwards:
+        for step, time in enumerate(times):
+            forwards.begin(step, steps, guided=guidance != 1.0)
+            velocity = _velocity(forwards, latents, time, condition, unconditional, guidance, two_passes=two_passes)
+            if isinstance(scheduler, CogVideoXDPMScheduler):
+                before = times[step - 1] if step else None
+                latents, clean = scheduler.step(velocity, clean, time, before, latents, generator=generator)
+            else:
+                latents, _ = scheduler.step(velocity, time, latents, return_dict=False)
+            latents = latents.to(dtype)
+            if held is not None:
+                # Nothing is put back before the first step: it starts from pure noise (zero terminal SNR).
+                kept = scheduler.alphas_cumprod[times[step + 1]].item() if step + 1 < steps else 1.0
+                noise = torch.randn(held.shape, generator=generator, dtype=dtype).to(device)
+                latents[:, : held.shape[1]] = kept**0.5 * held + (1 - kept) ** 0.5 * noise
+            yield latents
 
 
 def _velocity(
-    transformer: CogVideoXMotionTransformer,
+    forwards: Forwards,
     latents: Latents,
     time: int,
     condition: Condition,
@@ -114,7 +119,7 @@ def _velocity(
     def predict(tokens: Tensor, branch: str) -> Tensor:
         batch = len(tokens)
         timestep = torch.full((batch,), time, dtype=torch.int64, device=noisy.device)
-        with transformer.cache_context(branch):  # step caches keep a state per branch
+        with forwards.named(branch) as transformer:
             return transformer(
                 noisy.expand(batch, -1, -1, -1, -1), timestep, tokens, condition.visual, condition.motion
             ).float()
@@ -124,5 +129,5 @@ def _velocity(
     if two_passes:
         free, led = predict(unconditional, "uncond"), predict(condition.tokens, "cond")
     else:
-        free, led = predict(torch.cat([unconditional, condition.tokens]), "cond").split(1)
+        free, led = predict(torch.cat([unconditional, condition.tokens]), "both").split(1)
     return free + guidance * (led - free)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mtvcraft_cli.latents.painter import CogVideoXPainter, Models, Settings, Working
+from mtvcraft_cli.latents.patient import Patient
 from mtvcraft_cli.latents.vae import to_frames, to_video
 from mtvcraft_cli.latents.wan import JOINTS
 from mtvcraft_cli.latents.wanvideo.colour import match_colours
@@ -79,6 +80,7 @@ def walk(
     kept: Kept | None = None,
     watch: Watch = silent,
     working: Working = nullcontext,
+    make_room: Callable[[], bool] = lambda: False,
 ) -> Iterator[Frames]:
     """Make the frames of all windows, one window after the other; memory does not grow with their number.
 
@@ -95,13 +97,14 @@ def walk(
         kept: where finished windows are kept; those already there are decoded again instead of made.
         watch: is told of every denoising step.
         working: brings each model to the device while it works.
+        make_room: is asked for room where memory is too small; a window is begun again where it says that it made some.
 
     Yields:
         Frames that won't change any more, (T, H, W, 3), as many in all as the motion has.
     """
     frames, latent_frames = windows[0].frames, windows[0].latent_frames
     noted = kept if kept is not None else _Nothing()
-    painter = PAINTERS[type(models)](models, settings, reference, windows[0], working)
+    painter = Patient(PAINTERS[type(models)](models, settings, reference, windows[0], working), make_room)
     if (character := noted.get("reference")) is None:
         character = noted["reference"] = painter.look(_generator(derived_seed(seed, "reference"))).cpu()
 

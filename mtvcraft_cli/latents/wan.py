@@ -1,7 +1,7 @@
 """The MV-DiT on Wan 2.1 I2V: a large video diffusion transformer whose blocks also look motion tokens up.
 
-Self attention, feed-forward, norms and embeddings are diffusers' own for Wan. Layer names are diffusers' too, with
-`motion_attn` and `norm4` added; checkpoints with the original names are renamed when they are loaded.
+Feed-forward, norms, embeddings and the layers of attention are diffusers' own for Wan. Layer names are diffusers' too,
+with `motion_attn` and `norm4` added; checkpoints with the original names are renamed when they are loaded.
 Source: paper, section on the motion-aware video DiT (18B); released code (17B).
 """
 
@@ -16,6 +16,7 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import CacheMixin, ConfigMixin, ModelMixin, WanTransformer3DModel
 from diffusers.configuration_utils import register_to_config
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention import AttentionMixin
@@ -34,6 +35,7 @@ from torch.nn import functional
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.latents.checkpoint import arguments_of, fill, named
 from mtvcraft_cli.latents.rope import Rotary, rotate
+from mtvcraft_cli.latents.spare import KeepingProcessor, KeyValue
 
 JOINTS = 24
 KeySplit = Literal["released", "plain"]
@@ -74,7 +76,33 @@ class TimeEmbedding(TimestepEmbedding):
             return super().forward(sample)
 
 
-class PictureTextProcessor:
+class SelfProcessor:
+    """Every patch looks at every patch. Under context parallelism each rank brings its share of them.
+
+    It computes what diffusers' own does, which takes eight walks over queries and keys to turn them.
+    """
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __call__(self, attn: WanAttention, patches: Tensor, _tokens: None, _mask: None, visual: Rotary) -> Tensor:
+        """(b, s, d) to (b, s, d)."""
+        if attn.fused_projections:
+            query, key, value = attn.to_qkv(patches).chunk(3, dim=-1)
+        else:
+            query, key, value = attn.to_q(patches), attn.to_k(patches), attn.to_v(patches)
+        heads = attn.heads, -1
+        seen = dispatch_attention_fn(
+            rotate(attn.norm_q(query).unflatten(-1, heads), visual),
+            rotate(attn.norm_k(key).unflatten(-1, heads), visual),
+            value.unflatten(-1, heads),
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config,
+        )
+        return attn.to_out[0](seen.flatten(-2))
+
+
+class PictureTextProcessor(KeepingProcessor):
     """Every patch looks at every token of the picture and, apart from that, at every token of the text.
 
     diffusers' own takes for the picture what lies more than 512 tokens before the end; here the two come apart.
@@ -95,21 +123,28 @@ class PictureTextProcessor:
     ) -> Tensor:
         """(b, s, d), (b, l, d) and perhaps (b, p, d) to (b, s, d)."""
         query = attn.norm_q(attn.to_q(patches)).unflatten(-1, (attn.heads, -1))  # (b, s, h, k)
-        key, value = _pair(attn, "to_kv", "to_k", "to_v", text)
-        seen = self._look_up(query, attn.norm_k(key), value)
+        seen = self._look_up(query, *self.once("text", self.of_text, attn, text))
         if picture is not None:
-            key, value = _pair(attn, "to_added_kv", "add_k_proj", "add_v_proj", picture)
-            seen = seen + self._look_up(query, attn.norm_added_k(key), value)
+            seen = seen + self._look_up(query, *self.once("picture", self.of_picture, attn, picture))
         return attn.to_out[0](seen)
 
+    def of_text(self, attn: WanAttention, text: Tensor) -> KeyValue:
+        """What text tokens (b, n, d) are looked up by, and what is then found, (b, n, h, k) each; steps share them."""
+        key, value = _pair(attn, "to_kv", "to_k", "to_v", text)
+        return attn.norm_k(key).unflatten(-1, (attn.heads, -1)), value.unflatten(-1, (attn.heads, -1))
+
+    def of_picture(self, attn: WanAttention, picture: Tensor) -> KeyValue:
+        """The same of picture tokens."""
+        key, value = _pair(attn, "to_added_kv", "add_k_proj", "add_v_proj", picture)
+        return attn.norm_added_k(key).unflatten(-1, (attn.heads, -1)), value.unflatten(-1, (attn.heads, -1))
+
     def _look_up(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """(b, s, h, k) in (b, n, d) to (b, s, d)."""
-        heads = query.shape[2]
-        split = (part.unflatten(-1, (heads, -1)) for part in (key, value))
-        return dispatch_attention_fn(query, *split, backend=self._attention_backend, parallel_config=None).flatten(-2)
+        """(b, s, h, k) in (b, n, h, k) to (b, s, d)."""
+        found = dispatch_attention_fn(query, key, value, backend=self._attention_backend, parallel_config=None)
+        return found.flatten(-2)
 
 
-class MotionProcessor:
+class MotionProcessor(KeepingProcessor):
     """Every patch looks at every motion token. All ranks of a parallel run hold all motion tokens."""
 
     _attention_backend = None
@@ -122,7 +157,7 @@ class MotionProcessor:
         visual, motion = places
         seen = dispatch_attention_fn(
             self.query(attn, patches, visual),
-            *self.key_value(attn, tokens, motion),
+            *self.once("motion", self.key_value, attn, tokens, motion),
             backend=self._attention_backend,
             parallel_config=None,
         )
@@ -132,7 +167,7 @@ class MotionProcessor:
         """What the patches (b, s, d) look for, (b, s, h, k)."""
         return rotate(attn.norm_q(attn.to_q(patches)).unflatten(-1, (attn.heads, -1)), visual)
 
-    def key_value(self, attn: "MotionAttention", tokens: Tensor, motion: Rotary) -> tuple[Tensor, Tensor]:
+    def key_value(self, attn: "MotionAttention", tokens: Tensor, motion: Rotary) -> KeyValue:
         """What the tokens (b, n, d) are looked up by, and what is then found, (b, n, h, k) each.
 
         Neither depends on the patches nor on the time: they are the same in every denoising step of a window.
@@ -189,6 +224,7 @@ class WanMotionBlock(WanTransformerBlock):
         self, dim: int, ffn_dim: int, heads: int, eps: float, *, motion: bool, key_split: KeySplit = "plain"
     ) -> None:
         super().__init__(dim, ffn_dim, heads, cross_attn_norm=True, eps=eps, added_kv_proj_dim=dim)
+        self.attn1.set_processor(SelfProcessor())
         self.attn2.set_processor(PictureTextProcessor())
         self.norm4 = FP32LayerNorm(dim, eps) if motion else None
         self.motion_attn = MotionAttention(dim, heads, eps, key_split) if motion else None
@@ -207,7 +243,7 @@ class WanMotionBlock(WanTransformerBlock):
         shift, scale, gate, ff_shift, ff_scale, ff_gate = (self.scale_shift_table + time.float()).chunk(6, dim=1)
         patches = hidden_states
         modulated = (self.norm1(patches.float()) * (1 + scale) + shift).type_as(patches)
-        seen = self.attn1(modulated, None, None, (visual.cos[:, None], visual.sin[:, None]))  # (s, 1, k) each
+        seen = self.attn1(modulated, None, None, visual)
         patches = (patches.float() + seen * gate).type_as(patches)
         patches = patches + self.attn2(self.norm2(patches.float()).type_as(patches), text, picture=picture)
         if self.motion_attn is not None and self.norm4 is not None:
@@ -215,6 +251,9 @@ class WanMotionBlock(WanTransformerBlock):
             patches = patches + self.motion_attn(normed, tokens, None, (visual, motion))
         modulated = (self.norm3(patches.float()) * (1 + ff_scale) + ff_shift).type_as(patches)
         return (patches.float() + self.ffn(modulated).float() * ff_gate).type_as(patches)
+
+
+TransformerBlockRegistry.register(WanMotionBlock, TransformerBlockMetadata(return_hidden_states_index=0))
 
 
 class VisualPositions(nn.Module):
@@ -346,7 +385,8 @@ class WanMotionTransformer(ModelMixin, ConfigMixin, CacheMixin, PeftAdapterMixin
                 patches = self._gradient_checkpointing_func(block, patches, time, text, picture, tokens, visual, motion)
             else:
                 patches = block(patches, time, text, picture, tokens, visual, motion)
-        shift, scale = (self.scale_shift_table + last[:, None].float()).chunk(2, dim=1)
+        # Where layers are split over cards the last patches come out on another one.
+        shift, scale = (self.scale_shift_table + last[:, None].float()).to(patches.device).chunk(2, dim=1)
         patches = (self.norm_out(patches.float()) * (1 + scale) + shift).type_as(patches)
         depth, rows, columns = self.config.patch_size
         return rearrange(

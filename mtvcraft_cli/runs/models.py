@@ -1,7 +1,7 @@
 """The models of a job: loaded, and handed on from job to job."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 import torch
@@ -9,13 +9,19 @@ from accelerate import init_empty_weights
 from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
 from torch import Tensor, nn
 
-from mtvcraft_cli.device.place import Offload, choose_dtype
+from mtvcraft_cli.device.depot import Depot
+from mtvcraft_cli.device.place import choose_dtype
+from mtvcraft_cli.device.placement import STREAMED, Placement, Quantize, is_roomy
+from mtvcraft_cli.device.plan import next_smaller
+from mtvcraft_cli.device.quantise import built
 from mtvcraft_cli.jobs.animation import AnimateJob, PreparedAnimation
+from mtvcraft_cli.jobs.fit import memory_text
 from mtvcraft_cli.latents import wan
 from mtvcraft_cli.latents.checkpoint import arguments_of
 from mtvcraft_cli.latents.cogvideox import CogVideoXMotionTransformer, build_transformer
 from mtvcraft_cli.latents.sampler import make_scheduler
 from mtvcraft_cli.latents.seeded import seeded_tensors
+from mtvcraft_cli.latents.spare import Spare
 from mtvcraft_cli.latents.vae import build_vae
 from mtvcraft_cli.latents.walk import Models, Settings, WanModels, WanSettings
 from mtvcraft_cli.latents.wan import WanMotionTransformer
@@ -25,6 +31,8 @@ from mtvcraft_cli.latents.wanvideo.picture import build_picture_encoder
 from mtvcraft_cli.latents.wanvideo.sampler import Guidance
 from mtvcraft_cli.latents.wanvideo.sampler import make_scheduler as make_flow_scheduler
 from mtvcraft_cli.preset import AUTO_PX, Preset, Sampler, lora_of
+from mtvcraft_cli.runs.ranks import together
+from mtvcraft_cli.runs.speed import pace, quicken
 from mtvcraft_cli.runs.text import find_text
 from mtvcraft_cli.sidecar import fingerprint
 from mtvcraft_cli.tokens.tokenizer import MotionTokenizer, tokenizer_from_tensors
@@ -50,8 +58,12 @@ class Loaded:
     """Texts that later jobs will need: the text encoder reads them along with the first job's, and is gone then."""
     tokenizer: MotionTokenizer | None = None
     models: Models | WanModels | None = None
-    offload: Offload = "none"
-    """Whether the last job left them on the card."""
+    depot: Depot | None = None
+    """Who has placed them, as the last job wanted it."""
+    stepped: Placement | None = None
+    """The smaller placement that was taken when memory was too small for a job; later ones begin with it."""
+    spare: Spare = field(default_factory=Spare)
+    """What the windows of the last job are spared."""
     remarks: tuple[str, ...] = ()
     """What was said when they were loaded."""
     made_of: str = ""
@@ -67,7 +79,8 @@ class Loaded:
             }
         )
         if made_of != self.made_of:
-            self.tokenizer = self.models = None
+            self.close()
+            self.tokenizer = self.models = self.stepped = None
             self.made_of = made_of
         if self.tokenizer is None:
             self.tokenizer = load_tokenizer(prepared.job.preset, prepared.parts["tokenizer"])
@@ -77,24 +90,60 @@ class Loaded:
         self, prepared: PreparedAnimation, remarks: list[str]
     ) -> tuple[Models | WanModels, Settings | WanSettings]:
         """The other models, and how a job runs them; asked for after the tokenizer."""
-        backbone, offload = BACKBONES[prepared.job.preset.backbone], offload_of(prepared)
+        backbone = BACKBONES[prepared.job.preset.backbone]
         settings = backbone.settings(prepared, () if self.models else self.prompts)  # before the large models come
         if self.models is None:
             said = list[str]()
-            self.models, self.remarks = backbone.load(prepared, said), tuple(said)
-        elif (self.offload, offload) == ("none", "model"):  # a job that needs the room of those that only wait
-            for part in vars(self.models).values():
-                if isinstance(part, nn.Module):
-                    part.to("cpu")
-        self.offload = offload
+            self.models = together(prepared, lambda: backbone.load(prepared, said))
+            self.remarks = tuple(said)
+            quicken(self.models, prepared)
+        self.depot = self.depot or Depot(torch.device(prepared.device), prepared.cache.folder)
+        wanted = prepared.plan.placement
+        streamed = self.stepped is not None and self.stepped.offload in STREAMED
+        if self.stepped is not None and prepared.job.offload == "auto" and not (streamed and prepared.job.speed.whole):
+            wanted = self.stepped
+        self.depot.become(wanted, prepared.plan.shares, self._networks())
         remarks += self.remarks
-        return self.models, settings
+        self.spare = pace(self.models, prepared, self.depot)
+        return self.models, replace(settings, spare=self.spare)
+
+    def make_room(self, prepared: PreparedAnimation, warnings: list[str]) -> bool:
+        """Go on in the next smaller placement, since memory was too small; False where there is none."""
+        assert self.depot is not None
+        before = self.depot.placement
+        smaller = next_smaller(prepared.plan, before)
+        if smaller is None:
+            return False
+        self.depot.become(smaller, (), self._networks())
+        self.stepped = smaller
+        self.spare.keys &= is_roomy(smaller)  # which change no bit, and take room
+        warnings.append(
+            f"memory was too small for `--offload {before.offload}`, in spite of the plan: the window was begun again "
+            f"with `--offload {smaller.offload}`"
+        )
+        return True
+
+    def close(self) -> None:
+        """Let go of what lies outside memory; the models can't be used any more."""
+        if self.depot is not None:
+            self.depot.close()
+        self.depot = None
+
+    def __enter__(self) -> "Loaded":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def _networks(self) -> list[nn.Module]:
+        return [part for part in vars(self.models).values() if isinstance(part, nn.Module)]
 
 
 RUN_BY_RUN = frozenset(
     {
         *("reference", "drive", "output", "seed", "rate", "audio", "crf", "background", "fit", "compare", "frames_dir"),
-        *("driver", "motion", "two_passes", "force", "command", "expected_weights", "preset"),
+        *("driver", "motion", "two_passes", "speed", "force", "command", "expected_weights", "preset"),
+        *("offload", "gpus"),
     }
 )
 """What of a job may change while its models stay as they are."""
@@ -114,7 +163,8 @@ def models_wanted(job: AnimateJob) -> str:
         color_match=False,
     )
     rest = {item.name: getattr(job, item.name) for item in fields(job) if item.name not in RUN_BY_RUN}
-    return fingerprint({"preset": preset.fingerprint, "folder": preset.folder, **rest})
+    compiled = job.speed.compile
+    return fingerprint({"preset": preset.fingerprint, "folder": preset.folder, "compiled": compiled, **rest})
 
 
 def weights_of(prepared: PreparedAnimation) -> list[str]:
@@ -122,22 +172,55 @@ def weights_of(prepared: PreparedAnimation) -> list[str]:
     return [name for name in prepared.hashes if "/" in name and not name.startswith("pose/")]
 
 
-def load_small(prepared: PreparedAnimation, _remarks: list[str]) -> Models:
+def load_small(prepared: PreparedAnimation, remarks: list[str]) -> Models:
     """The parts of a job's preset on CogVideoX, on the CPU."""
-    return small_models(prepared.job.preset, prepared.parts, torch.device(prepared.device))
+    device, quantize = torch.device(prepared.device), prepared.job.quantize
+    return small_models(prepared.job.preset, prepared.parts, device, quantize, remarks)
 
 
-def small_models(preset: Preset, parts: Mapping[str, Located], device: torch.device) -> Models:
+def small_models(
+    preset: Preset,
+    parts: Mapping[str, Located],
+    device: torch.device,
+    quantize: Quantize = "none",
+    remarks: list[str] | None = None,
+) -> Models:
     """The same for whoever has a preset and its parts."""
-    dtype = choose_dtype(device, preset.precision)
-    transformer = _config_and_tensors(CogVideoXMotionTransformer, preset.transformer, parts["transformer"])
+    transformer = load_transformer(preset, parts, device, quantize, [] if remarks is None else remarks)
+    assert isinstance(transformer, CogVideoXMotionTransformer)
     vae = _config_and_tensors(AutoencoderKLCogVideoX, preset.vae, parts["vae"])
-    return Models(transformer=build_transformer(*transformer, dtype), vae=build_vae(*vae, dtype))
+    return Models(transformer=transformer, vae=build_vae(*vae, choose_dtype(device, preset.precision)))
+
+
+def load_transformer(
+    preset: Preset, parts: Mapping[str, Located], device: torch.device, quantize: Quantize, remarks: list[str]
+) -> CogVideoXMotionTransformer | WanMotionTransformer:
+    """The transformer of a preset on the CPU, its LoRAs merged first, then quantised where that is asked for."""
+    kind, build = TRANSFORMERS[preset.backbone]
+    config, tensors = _config_and_tensors(kind, preset.transformer, parts["transformer"])
+    for number, words in enumerate(preset.loras, start=1):
+        path = parts[f"lora-{number}"].path
+        assert path is not None  # a LoRA is never seeded
+        alpha, (source, scale) = alpha_of(read_lora_config(path)), lora_of(words)
+        remarks.append(f"LoRA `{source}`: {merge_lora(tensors, read_tensors(path), scale, alpha=alpha, name=source)}")
+    dtype = choose_dtype(device, preset.precision)
+    transformer, packed = built(build, config, tensors, dtype, quantize, kind._keep_in_fp32_modules)
+    if packed is not None:
+        before, after = memory_text(packed.before_bytes), memory_text(packed.after_bytes)
+        remarks.append(f"{quantize}: {packed.layers} matrices of the transformer are packed, {before} became {after}")
+    return transformer
+
+
+TRANSFORMERS: Final[Mapping[str, tuple[Any, Callable[..., Any]]]] = {
+    "cogvideox": (CogVideoXMotionTransformer, build_transformer),
+    "wan": (WanMotionTransformer, wan.build_transformer),
+}
+"""By backbone the class of the transformer, and what makes one of a checkpoint."""
 
 
 def small_settings(prepared: PreparedAnimation, _prompts: Sequence[str] = ()) -> Settings:
     """How a job runs the parts of a preset on CogVideoX."""
-    return settings_of(prepared.job.preset, torch.device(prepared.device), two_passes=prepared.job.two_passes)
+    return settings_of(prepared.job.preset, torch.device(prepared.device), two_passes=prepared.two_passes)
 
 
 def settings_of(preset: Preset, device: torch.device, *, two_passes: bool = False) -> Settings:
@@ -160,13 +243,8 @@ def load_large(prepared: PreparedAnimation, remarks: list[str]) -> WanModels:
     """The parts of a preset on Wan, on the CPU, but for the text encoder."""
     preset, parts = prepared.job.preset, prepared.parts
     dtype = choose_dtype(torch.device(prepared.device), preset.precision)
-    config, tensors = _config_and_tensors(WanMotionTransformer, preset.transformer, parts["transformer"])
-    for number, words in enumerate(preset.loras, start=1):
-        path = parts[f"lora-{number}"].path
-        assert path is not None  # a LoRA is never seeded
-        alpha, (source, scale) = alpha_of(read_lora_config(path)), lora_of(words)
-        remarks.append(f"LoRA `{source}`: {merge_lora(tensors, read_tensors(path), scale, alpha=alpha, name=source)}")
-    transformer = wan.build_transformer(config, tensors, dtype)
+    transformer = load_transformer(preset, parts, torch.device(prepared.device), prepared.job.quantize, remarks)
+    assert isinstance(transformer, WanMotionTransformer)
     vae = wan_vae.build_vae(*_config_and_tensors(AutoencoderKLWan, preset.vae, parts["vae"]), dtype)
     clip = parts["picture_encoder"]
     assert clip.path is not None
@@ -200,7 +278,7 @@ def large_settings(prepared: PreparedAnimation, prompts: Sequence[str] = ()) -> 
         negative=negative,
         clip_from=preset.clip_from,
         color_match=preset.color_match,
-        two_passes=prepared.job.two_passes,
+        two_passes=prepared.two_passes,
         dtype=choose_dtype(device, preset.precision),
         device=device,
     )
@@ -218,11 +296,6 @@ BACKBONES: Final[Mapping[str, Backbone]] = {
     "cogvideox": Backbone(load_small, small_settings),
     "wan": Backbone(load_large, large_settings),
 }
-
-
-def offload_of(prepared: PreparedAnimation) -> Offload:
-    """What stays on the card, by the plan or as it was asked for."""
-    return "model" if prepared.plan.placement.offload == "model" else "none"
 
 
 def _config_and_tensors(

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from mtvcraft_cli.cache import key_of
 from mtvcraft_cli.device.memory import peak_memory
+from mtvcraft_cli.device.placement import STREAMED, Placement
+from mtvcraft_cli.device.plan import known_as
 from mtvcraft_cli.device.rates import Kind, keep_rates
 from mtvcraft_cli.errors import MtvcraftError
 from mtvcraft_cli.jobs.animation import PreparedAnimation
@@ -27,6 +29,7 @@ from mtvcraft_cli.latents.painter import Working
 from mtvcraft_cli.latents.walk import window_seed
 from mtvcraft_cli.latents.wan import WanMotionTransformer
 from mtvcraft_cli.runs.motion import MotionInTokens
+from mtvcraft_cli.runs.speed import key_of_speed
 from mtvcraft_cli.shapes import Picture
 from mtvcraft_cli.sidecar import versions
 from mtvcraft_cli.tokens.tokenise import TokensFile
@@ -51,6 +54,8 @@ class AnimationReport:
     kept_windows: int = 0
     """Windows that an earlier run had finished."""
     times_s: dict[str, float] = field(default_factory=dict)
+    active: dict[str, Any] = field(default_factory=dict)
+    """What made the run faster, from `runs.speed.active`."""
     remarks: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
@@ -60,6 +65,8 @@ class AnimationReport:
     """Whether an earlier run's character or windows were found, so that less was done than planned."""
     handed_on: bool = False
     """Whether the models were there already, left by the job before."""
+    placement: Placement | None = None
+    """Where networks lived at the end; another than planned where memory was too small. None where none were needed."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -90,13 +97,18 @@ class AnimationReport:
         if self.looked:
             return
         took: dict[Kind, float] = dict(self.worked_s)
+        if self.placement != plan.placement or plan.placement.offload in STREAMED or plan.task.ranks != (1, 1):
+            took.pop("denoise", None)  # that was not the transformer's own speed
+        elif self.active.get("skipped_forwards") or self.active.get("compiled"):
+            took.pop("denoise", None)  # less than was planned, or with the time of the compiler in it
         if not self.handed_on:
             took["load"] = self.times_s["load"]
         if plan.task.pose_frames and self.times_s["pose"] > plan.task.pose_frames / 1000:  # else it was kept
             took["pose"] = self.times_s["pose"]
         found = {kind: plan.work[kind] / seconds for kind, seconds in took.items() if seconds and plan.work[kind]}
         with suppress(MtvcraftError, OSError):  # the video is made, and this is only a memory of speeds
-            keep_rates(self.prepared.cache.folder, plan.machine.card, plan.task.preset.name, found)
+            name = known_as(plan.task.preset, plan.placement.quantize)
+            keep_rates(self.prepared.cache.folder, plan.machine.card, name, found)
 
     @property
     def seconds(self) -> float:
@@ -115,17 +127,20 @@ class AnimationReport:
             *TEXT_PARTS,
         )  # besides tokens and picture
         inputs = {name: sha256 for name, sha256 in prepared.hashes.items() if name.startswith(own)}
+        counted = ("torch", "diffusers", *(["bitsandbytes"] if prepared.job.quantize != "none" else []))
         parts = {
             "inputs": inputs,
             "picture": hashlib.sha256(picture.tobytes()).hexdigest(),
             "places": hashlib.sha256(places_mm.tobytes()).hexdigest(),
             "preset": preset.fingerprint,
             "seed": prepared.job.seed,
-            "two_passes": prepared.job.two_passes,
+            "quantize": prepared.job.quantize,
+            "speed": key_of_speed(prepared),
+            "two_passes": prepared.two_passes,
             "frames": prepared.windows[0].frames,
             "overlap": prepared.windows[-1].carried,
             "device": torch.device(prepared.device).type,
-            "versions": {name: version for name, version in versions().items() if name in ("torch", "diffusers")},
+            "versions": {name: version for name, version in versions().items() if name in counted},
         }
         return KeptWindows(report=self, parts=parts, tokens=tokens.tokens)
 
@@ -134,6 +149,18 @@ class AnimationReport:
         job, (height_px, width_px) = self.prepared.job, self.prepared.picture.shape[:2]
         return list(crop_box((width_px, height_px), job.preset.size_px)) if job.fit == "crop" else None
 
+    def _placed(self) -> dict[str, Any] | None:
+        """Where networks really lived, and what was planned."""
+        if self.placement is None:
+            return None
+        planned, (groups, sharing) = self.prepared.plan.placement, self.prepared.plan.task.ranks
+        return {
+            "offload": self.placement.offload,
+            "planned_offload": planned.offload,
+            "cards": list(self.placement.cards),
+            "processes": {"branches_apart": groups, "patches_cut_in": sharing},
+        }
+
     def told(self) -> dict[str, Any]:
         """The result as plain data."""
         return {
@@ -141,7 +168,9 @@ class AnimationReport:
             "frames": self.frames,
             "seconds": round(self.seconds, 3),
             "windows_from_earlier_runs": self.kept_windows,
+            "active": self.active,
             "times_s": self.times_s,
+            "placement": self._placed(),
             "peak_memory_bytes": peak_memory(self.prepared.device),
             "remarks": self.remarks,
             "warnings": self.warnings,
@@ -160,6 +189,7 @@ class AnimationReport:
             "settings": job.told(),
             "preset_sha256": job.preset.fingerprint,
             "device": prepared.device,
+            "active": self.active,
             "weights_folder": job.weights and str(job.weights.resolve()),
             "inputs": {
                 name: {"path": str(settled(path)), "sha256": prepared.hashes[name]} for name, path in job.inputs.items()
@@ -172,6 +202,7 @@ class AnimationReport:
             "fps": str(prepared.timing.rate),
             "crop_px": self._crop_px(),
             "times_s": self.times_s,
+            "placement": self._placed(),
             "peak_memory_bytes": peak_memory(prepared.device),
             "remarks": [*prepared.remarks, *self.remarks],
             "warnings": self.warnings,

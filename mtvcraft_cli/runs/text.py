@@ -8,7 +8,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from mtvcraft_cli.device.place import choose_dtype, working
+from mtvcraft_cli.device.offload import lent
+from mtvcraft_cli.device.place import choose_dtype
+from mtvcraft_cli.device.quantise import built
 from mtvcraft_cli.jobs.animation import PreparedAnimation
 from mtvcraft_cli.jobs.text import prompts_of, text_key, text_told
 from mtvcraft_cli.latents.wanvideo.text import build_text_encoder, encode_text
@@ -24,9 +26,10 @@ def find_text(prepared: PreparedAnimation, more: Sequence[str] = ()) -> list[Ten
     `more` prompts, and they are kept.
     """
     preset, cache, parts, device = prepared.job.preset, prepared.cache, prepared.parts, torch.device(prepared.device)
+    quantize = prepared.job.quantize
     own = prompts_of(preset)
     later = [each for each in more if each not in own and "text_encoder" in parts]
-    wanted = [text_told(preset, prompt, prepared.hashes, prepared.device) for prompt in (*own, *later)]
+    wanted = [text_told(preset, prompt, prepared.hashes, prepared.device, quantize) for prompt in (*own, *later)]
     new = [told for told in wanted if cache.find("text", text_key(told)) is None]
     if new:
         words, weights = parts["text_tokenizer"].path, parts["text_encoder"]
@@ -36,8 +39,8 @@ def find_text(prepared: PreparedAnimation, more: Sequence[str] = ()) -> list[Ten
         prompts = [tokenise_text(tokenizer, told["prompt"], told["length"]) for told in new]
         dtype = choose_dtype(device, preset.precision)
         config = {**preset.text_encoder, **weights.config()}
-        encoder = build_text_encoder(config, read_tensors(weights.path), dtype)
-        with working(encoder, device, "model"):
+        encoder, _ = built(build_text_encoder, config, read_tensors(weights.path), dtype, quantize)
+        with lent(encoder.encoder, device, prepared.plan.placement.offload):  # but for its blocks it has nothing
             made = [encode_text(encoder, [prompt], len(prompt))[0].cpu() for prompt in prompts]  # (L, E), unfilled
         del encoder
         for told, features in zip(new, made, strict=True):

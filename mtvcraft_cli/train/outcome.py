@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import write_text_whole, writing
 from mtvcraft_cli.preset import PARTS, Statistics
+from mtvcraft_cli.weights.convert import write_tensors
 from mtvcraft_cli.weights.read import read_tensors
 
 STATISTICS: Final = "joint_statistics.json"
@@ -54,11 +55,12 @@ class Outcome:
             save_weights(folder / f"{part}.safetensors", tensors)
         for part, path in self.parts.items():
             if part not in trained:
-                with writing(folder / f"{part}.safetensors") as draft:
-                    if path.is_dir():
-                        save_file({name: tensor.contiguous() for name, tensor in read_tensors(path).items()}, draft)
-                    else:
+                target = folder / f"{part}.safetensors"
+                if path.suffix == ".safetensors" and path.is_file():
+                    with writing(target) as draft:
                         shutil.copyfile(path, draft)
+                else:
+                    write_tensors(target, read_tensors(path, within="module"))
         tables = {"mean_mm": self.stats.mean_mm.tolist(), "std_mm": self.stats.std_mm.tolist()}
         write_text_whole(folder / STATISTICS, json.dumps(tables) + "\n")
         sources = dict.fromkeys(PARTS[self.preset["backbone"]], "seeded:0")

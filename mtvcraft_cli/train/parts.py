@@ -60,8 +60,8 @@ def needed(parts: Mapping[str, Located], part: str) -> Path:
     hint = f"name its file or folder, as the part `{part}` or in the recipe's `preset.weights`"
     if part == "tokenizer":
         hint = "train one with `mtvcraft train tokenizer`, or name the folder of its run"
-    if found is not None and found.released is not None and found.released.repo is not None:
-        hint = f"fetch it: hf download {found.released.repo} --include '{found.released.path}*'; or name its file"
+    if found is not None and found.released is not None and found.released.sources:
+        hint = f"fetch it: `mtvcraft download {found.released.name}`; or name its file"
     raise MtvcraftError(f"the transformer can't be trained without a {part}", hint=hint, exit=Exit.WEIGHTS)
 
 

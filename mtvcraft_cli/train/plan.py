@@ -73,10 +73,11 @@ def plan_run(kind: Kind, recipe: Recipe, folder: Path, parts: Mapping[str, Path]
         parts: weights trained before, by part.
 
     Raises:
-        MtvcraftError: exit 2; the recipe lacks the stage, the folder holds something else, or a data set is missing;
-            exit 6; a part is missing.
+        MtvcraftError: exit 2; the recipe lacks the stage or has numbers that are none, the folder holds something else,
+            or a data set is missing; exit 6; a part is missing.
     """
     settings = settings_of(recipe, kind)
+    check_loop(settings.loop, f"{kind}.loop")
     check_folder(folder)
     for name in recipe.data.sets:
         if not Path(name).exists():
@@ -108,6 +109,20 @@ def plan_run(kind: Kind, recipe: Recipe, folder: Path, parts: Mapping[str, Path]
         clips=clips,
         latents_bytes=latents_bytes,
     )
+
+
+def check_loop(loop: Loop, where: str) -> None:
+    """Refuse counts that no run can have.
+
+    Raises:
+        MtvcraftError: exit 2.
+    """
+    least = {"steps": 1, "batch": 1, "accumulate": 1, "warmup": 0, "log_steps": 1, "report_steps": 1}
+    for name, smallest in least.items():
+        if (value := getattr(loop, name)) < smallest:
+            key = "phases" if name == "steps" else name
+            told = f"`{where}.{key}` comes to {value}"
+            raise MtvcraftError(told, hint=f"it is {smallest} at least", exit=Exit.USAGE)
 
 
 def check_folder(folder: Path) -> None:

@@ -206,17 +206,14 @@ def train(stage: Stage, loop: Loop, folder: Path, *, limit_s: float | None = Non
                 values |= {"rate": loop.rate(step), "step_s": (now - shown_at[0]) / (reached.step - shown_at[1])}
                 shown_at = (now, reached.step)
                 _log(folder, reached.step, values, accelerator)
-                if not np.isfinite(values["loss"]):
-                    raise MtvcraftError(
-                        f"the loss is {values['loss']} after step {reached.step}",
-                        hint=f"the checkpoints in `{folder}` are older: go on from them with a lower learning rate",
-                    )
+                _check_loss(values["loss"], reached.step, folder)
             if reached.step % loop.report_steps == 0 and reached.step < loop.steps:
                 _report(stage, average, reached.step, folder, accelerator)
             late = limit_s is not None and time.monotonic() - started > limit_s
             due = time.monotonic() - saved_at > loop.checkpoint_s
             due, stop = _agreed(accelerator, due, bool(seen) or late)
             if due or stop:
+                _check_loss(_mean(made, accelerator)["loss"], reached.step, folder)  # or what is lost would be kept
                 _save(accelerator, folder, reached.step)
                 saved_at = time.monotonic()
             if stop:
@@ -224,6 +221,8 @@ def train(stage: Stage, loop: Loop, folder: Path, *, limit_s: float | None = Non
     finished = reached.step == loop.steps
     if finished and (latest is None or latest.name != _name(reached.step)):
         _save(accelerator, folder, reached.step)
+    left = finished and accelerator.is_main_process and not _reported(folder / LOG, reached.step)
+    if _agreed(accelerator, left)[0]:
         _report(stage, average, reached.step, folder, accelerator)
     whole = accelerator.get_state_dict(objective) if in_pieces(accelerator) else None
     if accelerator.is_main_process:
@@ -244,7 +243,7 @@ def make_optimiser(loop: Loop, weights: Sequence[nn.Parameter]) -> torch.optim.O
     if loop.optimiser == "adamw":
         return torch.optim.AdamW(weights, fused=True, **kwargs)  # type: ignore[arg-type]
     try:
-        from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found]
+        from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
         raise MtvcraftError(
             "the 8-bit optimiser needs bitsandbytes",
@@ -320,6 +319,25 @@ def _report(stage: Stage, average: Average | None, step: int, folder: Path, acce
             stage.objective.train()
         _log(folder, step, values, accelerator, kind="report")
     accelerator.wait_for_everyone()
+
+
+def _reported(path: Path, step: int) -> bool:
+    """Whether the log tells how good the network was after a step."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return any((told["kind"], told["step"]) == ("report", step) for told in map(json.loads, lines))
+
+
+def _check_loss(loss: float, step: int, folder: Path) -> None:
+    """Refuse to go on with a network that is lost, and to keep it.
+
+    Raises:
+        MtvcraftError: the loss is no number any more.
+    """
+    if not np.isfinite(loss):
+        raise MtvcraftError(
+            f"the loss is {loss} after step {step}",
+            hint=f"the checkpoints in `{folder}` are older: go on from them with a lower learning rate",
+        )
 
 
 def _log(folder: Path, step: int, values: Mapping[str, float], accelerator: Accelerator, kind: str = "train") -> None:

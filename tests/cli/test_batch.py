@@ -1,5 +1,6 @@
 """Many jobs in one go: what a table may say, what is made of it, and that no job is done twice."""
 
+import errno
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from mtvcraft_cli.batch.results import Ended, Results
+from mtvcraft_cli.cli import rows
 from mtvcraft_cli.cli.front import main
 from mtvcraft_cli.errors import MtvcraftError
 from mtvcraft_cli.video.read import probe
@@ -300,11 +302,28 @@ def test_rows_come_from_standard_input_and_go_before_flags_and_variables(
     assert [job["steps"] for job in plan] == [7, 5]
     monkeypatch.setenv("MTVCRAFT_STEPS", "4")
     assert [job["steps"] for job in json.loads(told("--json").stdout)] == [7, 4]
+    for off in (False, "no"):
+        lines[0]["mirror"] = off
+        monkeypatch.setenv("MTVCRAFT_MIRROR", "1")
+        assert mirrored(capsys, lines) == [False, True]
+        monkeypatch.delenv("MTVCRAFT_MIRROR")
+        Path("mtvcraft.toml").write_text("mirror = true\n")
+        assert mirrored(capsys, lines) == [False, True]
+    del lines[0]["mirror"]
     text = told().stdout
     assert "a.mp4" in text
     assert "to do" in text
     assert not list(there.glob("*.mp4"))
     assert not list(there.glob("*.results.jsonl"))
+
+
+def mirrored(capsys: pytest.CaptureFixture[str], lines: list[dict[str, Any]]) -> list[bool]:
+    """Whether the motion of each row would be mirrored."""
+    Path("lines.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    ran = Ran(capsys, "batch", "lines.jsonl", "--preset", "toy", "--dry-run")
+    assert ran.code == 0, ran.stderr
+    tasks, _ = rows.read_rows(rows.rows_of([Path("lines.jsonl")], None)[0], None, force=False, ray=False)
+    return [task.job.motion.mirror for task in tasks]
 
 
 def test_a_dry_run_says_which_jobs_would_fail(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -328,6 +347,12 @@ def test_a_results_file_drops_a_torn_line_and_is_one_batch_s_alone(tmp_path: Pat
         file.add(Ended(row=2, output="b.mp4", status="failed"))
     assert path.read_bytes().startswith(whole)
     assert [json.loads(line)["row"] for line in path.read_text().splitlines()] == [1, 2]
+    whole = path.read_bytes()
+    with Results(path) as file, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no space left")))
+        with pytest.raises(OSError, match="no space left"):
+            file.add(Ended(row=3, output="c.mp4", status="done"))
+        assert path.read_bytes() == whole
     for other in ("precious notes", "a,b\n1,2\n", '{"a": 1}\n'):
         path.write_text(other)
         with pytest.raises(MtvcraftError, match="something else"):

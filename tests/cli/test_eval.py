@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mtvcraft_cli.cli.front import main
 from mtvcraft_cli.cli.settings import bench_folder
 from mtvcraft_cli.errors import MtvcraftError
 from tests.cli.run import assert_refused, mtvcraft
@@ -152,15 +154,31 @@ def test_some_bad_clips_are_named_and_the_rest_is_scored(folders, tmp_path):
         (("--pred", "made", "--pred", "truth", "--name", "x", "--gt", "truth"), 2, "--name"),
         (("--pred", "made", "--gt", "truth", "--html", "page.txt"), 2, "page.txt"),
         (("--bench", "mini", "--pred", "made"), 2, "bench mini"),
+        (("--pred", "made", "--gt", "truth", "--metrics", ","), 2, "no metric"),
+        (("--pred", "made", "--gt", "truth", "--metrics", "fid-vid", "--protocol", "humanvid"), 2, "FID-VID"),
+        (("--pred", "nowhere", "--gt", "truth", "--metrics", "fid"), 2, "nowhere"),
+        (("--bench", "mini", "--metrics", "psnr", "--jobs", "2"), 2, "`--metrics`, `--jobs` would do nothing"),
+        (("--pred", "made", "--gt", "truth", "--clips", "3"), 2, "`--clips` would do nothing"),
+        (("--pred", "made", "--gt", "truth", "--seed", "3"), 2, "`--seed` would do nothing"),
+        (("--gt", "truth", "--baseline", "still", "--name", "x"), 2, "`--name` would do nothing"),
+        (("--pred", "a=made", "--name", "b", "--gt", "truth"), 2, "`a` and `b`"),
+        (("--run", "--pred", "made/00337/0001.png", "--gt", "truth", "--preset", "mini"), 2, "0001.png"),
+        (("--run", "--pred", "new", "--gt", "truth", "--preset", "mini", "--csv", "page.txt"), 2, "page.txt"),
+        (("--run", "--pred", "new", "--gt", "truth", "--preset", "mini", "--metrics", "psrn"), 2, "psrn"),
         (("--pred", "empty", "--gt", "truth"), 4, "empty"),
     ],
 )
-def test_what_cant_be_meant_is_refused(folders, tmp_path, words, code, said):
+def test_what_cant_be_meant_is_refused(folders, tmp_path, words, code, said, capsys, monkeypatch):
     for name in ("truth", "made"):
         (tmp_path / name).symlink_to(folders / name)
     (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOME", "XDG_CONFIG_HOME", "MTVCRAFT_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "")
     more = () if {"--metrics", "--bench"} & set(words) else ("--metrics", "psnr")
-    assert_refused(mtvcraft("eval", *words, *more, cwd=tmp_path), code, said)
+    ended = main(["eval", *words, *more])  # in this process, which has torch already
+    assert_refused(subprocess.CompletedProcess(words, ended, *capsys.readouterr()), code, said)
 
 
 def test_run_makes_the_results_first_scores_them_and_makes_none_twice(tmp_path):

@@ -138,6 +138,17 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     assert result.stderr == ""
 
 
+def test_verbose_says_what_a_run_depends_on_and_what_it_took(tmp_path: Path) -> None:
+    (tmp_path / "mtvcraft.toml").write_text("[plan]\nframes = 9\n")
+    words = ["plan", "--preset", "mini", "--vram", "8"]
+    said = mtvcraft(*words, "-v", cwd=tmp_path, check=0, env={"MTVCRAFT_STEPS": "3"}).stderr
+    assert f"mtvcraft {__version__}" in said
+    assert "frames is `9`: a settings file says so" in said
+    assert "steps is `3`: a variable says so" in said
+    assert "MiB of memory at most" in said
+    assert mtvcraft(*words, cwd=tmp_path, check=0).stderr == ""
+
+
 def test_debug_shows_the_trace_and_nothing_else_does(tmp_path: Path) -> None:
     words = ["animate", "a.png", "b.mp4"]
     assert "Traceback" in mtvcraft(*words, "--debug", cwd=tmp_path, check=2).stderr

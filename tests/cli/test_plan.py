@@ -54,7 +54,7 @@ def test_a_card_that_is_not_here_is_planned_without_torch_in_a_moment(tmp_path: 
 
 
 def test_what_does_not_fit_ends_with_5_and_the_nearest_that_does(tmp_path: Path) -> None:
-    result = mtvcraft("plan", "--preset", "17b", "--vram", "24", "--ram", "64", "--json", cwd=tmp_path)
+    result = mtvcraft("plan", "--preset", "17b", "--vram", "24", "--ram", "4", "--json", cwd=tmp_path)
     assert result.returncode == 5
     told = json.loads(result.stdout)
     assert told["fits"] is False
@@ -63,7 +63,7 @@ def test_what_does_not_fit_ends_with_5_and_the_nearest_that_does(tmp_path: Path)
     assert "GB to fetch" in told["nearest"]["options"]
     lines = result.stderr.strip().splitlines()
     assert lines[-2].startswith("error: ")
-    assert "of the card's memory" in lines[-2]
+    assert "of RAM" in lines[-2]
     assert "--preset 7b" in lines[-1]
 
 
@@ -81,12 +81,17 @@ def test_options_change_the_plan(tmp_path: Path) -> None:
     usual = plan(*whole, cwd=tmp_path)
     moved = plan(*whole, "--offload", "model", "--two-passes", cwd=tmp_path)
     assert moved["card_peak_bytes"] < usual["card_peak_bytes"]
+    streamed = plan(*whole, "--offload", "group", cwd=tmp_path)
+    assert streamed["card_peak_bytes"] < moved["card_peak_bytes"] / 2
+    assert streamed["ram_peak_bytes"] > moved["ram_peak_bytes"]
+    split = plan(*whole[:2], "--vram", "12,12", "--ram", "64", cwd=tmp_path)
+    assert (split["cards"], split["fits"], len(split["further_cards_peak_bytes"])) == ([0, 1], True, 1)
     longer = plan(*whole, "--frames", "200", "--steps", "10", "--size", "256x256", cwd=tmp_path)
     assert (longer["windows"], longer["steps"], longer["visual_tokens"]) == (5, 10, 3328)
 
 
 def test_every_model_is_planned_where_none_is_named(tmp_path: Path) -> None:
-    told = plan("--vram", "24", "--ram", "64", cwd=tmp_path)
+    told = plan("--vram", "24", "--ram", "4", cwd=tmp_path)
     fits = {each["preset"]: each["fits"] for each in told}
     assert fits == {"18b": False, "17b": False, "17b-fast": False, "7b": True, "6b": True, "mini": True}
     assert "17b-fast" in mtvcraft("plan", "--vram", "24", cwd=tmp_path, check=0).stdout
@@ -102,7 +107,8 @@ def test_without_a_card_named_this_machine_is_looked_at(tmp_path: Path) -> None:
 def test_wrong_words_are_refused(tmp_path: Path) -> None:
     assert_refused(mtvcraft("plan", "--preset", "8b", cwd=tmp_path), 2, "8b")
     assert_refused(mtvcraft("plan", "--preset", "7b", "--size", "500x500", cwd=tmp_path), 2, "496x496")
-    assert_refused(mtvcraft("plan", "--preset", "7b", "--vram", "0", cwd=tmp_path), 2, "--vram")
+    for words in ("0", "12,", "much"):
+        assert_refused(mtvcraft("plan", "--preset", "7b", "--vram", words, cwd=tmp_path), 2, f"--vram {words}")
 
 
 def test_animate_shows_its_plan_and_learns_how_fast_it_was(tmp_path: Path) -> None:
@@ -154,16 +160,20 @@ def planned(name: str, machine: Machine, tmp_path: Path, **changes: object) -> o
     return make_plan(task_of(preset, None, 49), machine, rates_of(machine, tmp_path))
 
 
-def card(gib: float) -> Machine:
-    return Machine(card="some card", card_free=int(gib * GIB), ram_free=256 * GIB)
+def card(gib: float, ram_gib: float = 256) -> Machine:
+    return Machine(card="some card", card_free=int(gib * GIB), ram_free=int(ram_gib * GIB))
 
 
 @pytest.mark.parametrize(
-    ("gib", "words"),
-    [(14.8, "`--two-passes`"), (14.2, "`--size 448x448"), (10, "`--preset mini`")],
+    ("name", "gib", "words"),
+    [
+        ("17b", 3.5, "`--two-passes`"),
+        ("7b", 4.2, "`--size 448x448"),
+        ("7b", 0.5, "`--preset mini`"),
+    ],
 )
-def test_the_nearest_setting_gives_up_the_least(gib: float, words: str, tmp_path: Path) -> None:
-    plan = planned("7b", card(gib), tmp_path)
+def test_the_nearest_setting_gives_up_the_least(name: str, gib: float, words: str, tmp_path: Path) -> None:
+    plan = planned(name, card(gib), tmp_path)
     assert plan.shortages
     found = nearest(plan, None, tmp_path)
     assert found is not None
@@ -200,11 +210,12 @@ def test_auto_takes_the_best_that_is_here_and_fits(tmp_path: Path, monkeypatch: 
         "locate",
         lambda preset, folder: {name: replace(part, path=tmp_path) for name, part in real(preset, folder).items()},
     )
-    for gib, name in ((80, "18b"), (40, "17b"), (24, "7b"), (4, "mini")):
-        best = best_fitting(None, card(gib), tmp_path)
+    for gib, ram_gib, name in ((80, 256, "18b"), (8, 256, "18b"), (24, 4, "7b"), (0.5, 256, "mini")):
+        best = best_fitting(None, card(gib, ram_gib), tmp_path)
         assert (best.name if best else "mini") == name
         monkeypatch.setattr("mtvcraft_cli.device.place.choose_device", lambda name: torch.device("cuda"))
-        monkeypatch.setattr(choice, "machine_of", lambda device, gib=gib: card(gib))
+        machine = card(gib, ram_gib)
+        monkeypatch.setattr(choice, "machine_of", lambda device, cards, machine=machine: machine)
         chosen, why = choose_preset("auto", None, "auto")
         assert chosen.name == name
         assert name in why

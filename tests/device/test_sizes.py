@@ -48,6 +48,20 @@ def test_the_large_transformer(name: str, released: int) -> None:
     assert (count.all, count.whole) == numbers(WanMotionTransformer, config)
 
 
+@pytest.mark.parametrize("name", ["7b", "17b"])
+def test_what_is_pinned_is_the_next_power_of_two_of_each_matrix(name: str) -> None:
+    preset = load_preset(name)
+    kind = CogVideoXMotionTransformer if name == "7b" else WanMotionTransformer
+    with init_empty_weights():
+        module = kind(**preset.transformer)
+    blocks = getattr(module, "blocks", None) or module.transformer_blocks
+    tensors = list(blocks.parameters())
+    exact = sum(tensor.numel() for tensor in tensors)
+    pinned = sum(1 << (tensor.numel() - 1).bit_length() if tensor.ndim == 2 else tensor.numel() for tensor in tensors)
+    count = (sizes.small_transformer if name == "7b" else sizes.large_transformer)(preset.transformer)
+    assert (count.blocks, count.pinned) == (exact, pinned)
+
+
 def test_other_shapes_of_transformers() -> None:
     learnable = tiny.TRANSFORMER | {"motion_positions": "learnable", "motion_every": 3}
     assert sizes.small_transformer(learnable).all == numbers(CogVideoXMotionTransformer, learnable)[0]

@@ -443,6 +443,66 @@ def test_flicker_is_none_of_the_truth_less_of_the_still_and_more_of_the_noisy(fo
     assert truth == 0
 
 
+def test_the_best_flicker_is_the_one_nearest_to_the_truths(folders, tmp_path):
+    for number, name in enumerate(LENGTHS):
+        truth = clip(number, LENGTHS[name])
+        save_frames(tmp_path / "blurred" / name, np.repeat(truth[:1], len(truth), 0))
+        save_frames(tmp_path / "near" / name, np.concatenate([truth[1:], truth[-1:]]))
+    systems = [System(name, tmp_path / name) for name in ("blurred", "near")]
+    report = score(folders, tmp_path / "cache", systems=systems, metrics=["flicker"])
+    assert values(report, 0)["flicker"] < values(report, 1)["flicker"]
+    table = table_of(report)
+    assert table.columns == ["model", "flicker →0"]
+    assert [row.model for row in table.rows if row.best] == ["near"]
+
+
+def test_a_truth_that_cant_be_used_fails_its_clip_alone(folders, tmp_path):
+    root = tmp_path / "odd"
+    shutil.copytree(folders, root)
+    shutil.copy(root / "truth" / "two" / "0003.png", root / "truth" / "two" / "b0003.png")
+    systems = [System("ours", root / "made"), System("still", baseline="still")]
+    report = score(root, tmp_path / "cache", metrics=["psnr"], systems=systems)
+    assert all(list(system.failed) == ["two"] and "b0003.png" in system.failed["two"] for system in report.systems)
+    assert all([one["id"] for one in system.totals.clips] == ["one", "three"] for system in report.systems)
+    assert report.title == "truth, protocol mtvcraft, 2 of 3 clips"
+
+
+def test_more_clips_than_a_bench_has_are_refused_where_nothing_says_which_are_its_own(folders, tmp_path):
+    bench = dataclasses.replace(load_bench("fashion"), count=2)
+    with pytest.raises(MtvcraftError, match="holds 3 clips, and bench fashion has 2") as refused:
+        score(folders, tmp_path, bench=bench, metrics=["psnr"])
+    assert "fashion_test.txt" in refused.value.hint
+
+
+def test_a_clip_too_short_for_any_value_of_humanvids_fvd_is_named(folders, tmp_path):
+    root = tmp_path / "short"
+    shutil.copytree(folders, root)
+    for side in ("truth", "made"):
+        save_frames(root / side / "short", clip(5, 9))
+    report = score(root, tmp_path / "cache", protocol=PROTOCOLS["humanvid"], metrics=["fvd"])
+    assert report.systems[0].totals.samples["clips_without_a_piece"] == ["short"]
+    assert any("no 10 frames" in line and "short" in line for line in report.warnings)
+
+
+def test_a_floor_without_a_value_says_why(folders, tmp_path):
+    save_frames(tmp_path / "truth" / "one", clip(0, 16))
+    systems = [System("still", baseline="still")]
+    report = score(tmp_path, tmp_path / "cache", systems=systems, floor=True, metrics=["psnr", "fvd"])
+    assert report.floor is not None
+    assert report.floor.values["fvd"] is None
+    assert any(line.startswith("floor: FVD has no value") for line in report.warnings)
+
+
+@pytest.mark.parametrize("metric", ["lpips", "lpips_alex"])
+def test_frames_too_small_for_a_network_fail_their_clip_by_name(tmp_path, metric):
+    for side in ("truth", "made"):
+        save_frames(tmp_path / side / "small", clip(0, 2, (20, 40)))
+        save_frames(tmp_path / side / "large", clip(1, 2))
+    report = score(tmp_path, tmp_path / "cache", metrics=[metric])
+    assert "too small for LPIPS" in report.systems[0].failed["small"]
+    assert [one["id"] for one in report.systems[0].totals.clips] == ["large"]
+
+
 def test_motion_follow_is_near_for_the_own_motion_and_far_for_anothers(tmp_path):
     pytest.importorskip("mediapipe", reason="no pose estimator is installed")
     frames = np.concatenate(list(open_clip(ASSETS / "drive.mp4").batches()))

@@ -5,10 +5,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mtvcraft_cli.eval.extract import Networks, PieceStream, for_i3d, for_resnet3d
+from mtvcraft_cli.eval.extract import Networks, PieceStream
 from mtvcraft_cli.eval.fid import inception_features
-from mtvcraft_cli.eval.fid_vid import resnet_features
-from mtvcraft_cli.eval.fvd import i3d_logits
+from mtvcraft_cli.eval.fid_vid import for_resnet3d, resnet_features
+from mtvcraft_cli.eval.fvd import for_i3d, i3d_logits
 from mtvcraft_cli.eval.networks.read import KINDS, read_network
 from mtvcraft_cli.eval.pieces import disjoint, filled, sliding
 from tests.eval.clips import clip

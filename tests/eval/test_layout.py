@@ -128,6 +128,12 @@ def test_a_zip_of_folders_is_read_as_it_is(tmp_path):
     assert sorted(sources) == ["000", "001"]
     np.testing.assert_array_equal(whole(sources["000"]), frames)
     np.testing.assert_array_equal(whole(sources["001"]), frames[:, ::-1])
+    whole_file = (tmp_path / "tiktok_test_set.zip").read_bytes()
+    spoilt = bytearray(whole_file)
+    spoilt[200] ^= 255  # within the first picture
+    (tmp_path / "spoilt.zip").write_bytes(spoilt)
+    with pytest.raises(MtvcraftError, match=r"000/images/0000\.png.*spoilt\.zip"):
+        find_clips(tmp_path / "spoilt.zip").sources["000"].sha256()
     (tmp_path / "half.zip").write_bytes((tmp_path / "tiktok_test_set.zip").read_bytes()[:500])
     with pytest.raises(MtvcraftError, match=r"half\.zip"):
         find_clips(tmp_path / "half.zip")

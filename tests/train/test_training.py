@@ -4,14 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
+from torch import nn
 
 from mtvcraft_cli.errors import MtvcraftError
 from mtvcraft_cli.latents.cogvideox import build_transformer
@@ -20,9 +24,9 @@ from mtvcraft_cli.latents.seeded import seeded_tensors
 from mtvcraft_cli.preset import load_preset
 from mtvcraft_cli.train.dit import DitObjective, at, widened
 from mtvcraft_cli.train.examples import WorldExamples
-from mtvcraft_cli.train.outcome import pack
-from mtvcraft_cli.train.run import Trained
-from mtvcraft_cli.train.settings import load_recipe
+from mtvcraft_cli.train.outcome import Outcome, pack
+from mtvcraft_cli.train.run import Trained, train
+from mtvcraft_cli.train.settings import Loop, load_recipe
 from mtvcraft_cli.train.shards import Shards, shrunk
 from mtvcraft_cli.train.stages import Kind, prepare_latents, train_stage
 from mtvcraft_cli.weights.locate import locate
@@ -83,6 +87,62 @@ def test_two_processes_have_the_loss_curve_of_one_with_twice_the_batch(tmp_path:
     trained(kind, tmp_path, parts, **changes)
     assert len(losses(two / kind)) == 8
     assert losses(two / kind) == pytest.approx(losses(tmp_path / kind), rel=2e-5)
+
+
+def test_a_run_killed_before_its_last_report_still_makes_it(tmp_path: Path) -> None:
+    folder = trained("vae", tmp_path, phases=[[2, 1e-3, 1e-3]]).folder
+    log, kinds = folder / "log.jsonl", ["train", "train", "report"]
+    lines = log.read_text().splitlines(keepends=True)
+    assert [json.loads(line)["kind"] for line in lines] == kinds
+    log.write_text("".join(lines[:2]))
+    trained("vae", tmp_path, phases=[[2, 1e-3, 1e-3]])
+    assert log.read_text().splitlines(keepends=True) == lines
+
+
+class Diverging:
+    """A stage whose loss is no number from its third step on."""
+
+    def __init__(self) -> None:
+        self.objective = Root()
+
+    def join(self, accelerator: Accelerator) -> None: ...
+
+    def batch(self, step: int, samples: Sequence[int]) -> dict[str, torch.Tensor]:
+        return {"of": torch.full((len(samples),), 2.0 - step)}
+
+    def after(self, step: int) -> dict[str, float]:
+        return {}
+
+    def report(self, step: int, folder: Path) -> dict[str, float]:
+        return {}
+
+    def export(self, folder: Path, whole: Any = None) -> None: ...
+
+
+class Root(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, of: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": (self.weight * (of - 0.5).log()).mean()}
+
+
+def test_a_network_that_is_lost_is_not_kept_even_between_two_lines_of_the_log(tmp_path: Path) -> None:
+    fresh_accelerator()
+    loop = Loop(phases=((8, 1e-3, 1e-3),), batch=1, log_steps=100, checkpoint_s=0.0)
+    with pytest.raises(MtvcraftError, match="the loss is nan after step 3"):
+        train(Diverging(), loop, tmp_path)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*")) == ["step-00000001", "step-00000002"]
+
+
+def test_a_part_that_torch_saved_is_kept_as_the_safetensors_that_it_is_called(tmp_path: Path) -> None:
+    torch.save({"module": {"weight": torch.ones(2, 3)}}, tmp_path / "states.pt")
+    preset = load_recipe("mini").preset
+    parts = {"tokenizer": tmp_path / "states.pt"}
+    (tmp_path / "run").mkdir()
+    Outcome(preset, load_preset("mini").statistics, parts).write(tmp_path / "run")
+    assert torch.equal(load_file(tmp_path / "run" / "tokenizer.safetensors")["weight"], torch.ones(2, 3))
 
 
 def test_parts_of_a_step_give_the_weights_of_the_whole_step(tmp_path: Path) -> None:

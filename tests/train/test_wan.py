@@ -408,7 +408,7 @@ def test_settings_of_wan_are_refused_on_the_small_backbone(tmp_path: Path, chang
 def test_a_base_may_be_named_by_the_manifest() -> None:
     with pytest.raises(MtvcraftError) as raised:
         needed({"base": parts.locate("base", "wan-i2v")}, "base")
-    assert "hf download Wan-AI/Wan2.1-I2V-14B-480P-Diffusers --include 'transformer*'" in raised.value.hint
+    assert "`mtvcraft download wan-i2v`" in raised.value.hint
 
 
 def test_a_plan_finds_by_name_what_the_recipe_s_preset_names(ready: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """How the large model paints one window of a long video; `latents.painter` is its sibling for the small one."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from transformers import CLIPVisionModel
 
 from mtvcraft_cli.latents.painter import CPU, Working
 from mtvcraft_cli.latents.rope import wan_motion_table, wan_visual_table
+from mtvcraft_cli.latents.spare import Spare
 from mtvcraft_cli.latents.vae import to_video
 from mtvcraft_cli.latents.wan import JOINTS, WanMotionTransformer, no_motion_tokens
 from mtvcraft_cli.latents.wanvideo.picture import PictureFeatures, encode_picture
@@ -46,6 +47,8 @@ class WanSettings:
     dtype: torch.dtype = torch.float32
     """Of latents, tokens, text and picture: what the transformer computes in."""
     device: torch.device = CPU
+    spare: Spare = field(default_factory=Spare)
+    """What work is spared, and the count of it over a run."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,6 +130,7 @@ class WanPainter:
                 generator=generator,
                 two_passes=settings.two_passes,
                 held=held,
+                spare=settings.spare,
             )
 
     def decode(self, latents: VideoLatents) -> Video:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mtvcraft_cli.latents.checkpoint import arguments_of
 from mtvcraft_cli.latents.rope import Rotary
+from mtvcraft_cli.latents.spare import Forwards, Spare, forwards_of
 from mtvcraft_cli.latents.wan import WanMotionTransformer
 from mtvcraft_cli.latents.wanvideo.picture import PictureFeatures
 from mtvcraft_cli.latents.wanvideo.text import TextFeatures
@@ -59,6 +60,11 @@ class Guidance:
     end: float = 1.0
     """Share of the steps after which they no longer pull."""
 
+    @property
+    def pulls(self) -> bool:
+        """Whether there is more than one branch."""
+        return self.text != 1 or self.motion != 1
+
     def at(self, step: int, steps: int) -> "Guidance":
         """What pulls in a step, counted from 0."""
         return self if self.start <= step / steps < self.end else Guidance()
@@ -98,6 +104,7 @@ def denoise(
     two_passes: bool = False,
     held: int = 0,
     held_generator: torch.Generator | None = None,
+    spare: Spare | None = None,
 ) -> Iterator[VideoLatents]:
     """Draw noise and turn it step by step into the latents of a window. Source: paper, section on inference.
 
@@ -115,6 +122,7 @@ def denoise(
         held: how many leading latent frames of the image condition another window has already made. After every step
             they are put back, noised to the level that the next step starts from.
         held_generator: where the noise for them comes from, if not from `generator`.
+        spare: what work is spared, and where that is counted; by default all that changes nothing.
 
     Yields:
         (1, C, F, h, w) latents after each step; the last ones are the result.
@@ -127,21 +135,26 @@ def denoise(
     scheduler.set_timesteps(steps, device=image.device)
     levels = scheduler.sigmas.tolist()  # those of each step and, at the end, 0
     latents = torch.randn(known.shape, generator=generator, dtype=image.dtype).to(image.device)
-    for step, time in enumerate(scheduler.timesteps):
-        # UniPC rounds its times to whole numbers, and the model tells 359.43 from 359.
-        exact = time if isinstance(scheduler, FlowMatchEulerDiscreteScheduler) else TIMES * scheduler.sigmas[step]
-        velocity = _velocity(transformer, latents, exact, condition, guidance.at(step, steps), two_passes=two_passes)
-        (latents,) = scheduler.step(velocity, time, latents.float(), return_dict=False)
-        latents = latents.to(image.dtype)
-        if held:
-            clean, level = known[:, :, :held], levels[step + 1]
-            noise = torch.randn(clean.shape, generator=held_generator or generator, dtype=image.dtype).to(image.device)
-            latents[:, :, :held] = (1 - level) * clean + level * noise
-        yield latents
+    with forwards_of(transformer, spare or Spare()) as forwards:
+        for step, time in enumerate(scheduler.timesteps):
+            # UniPC rounds its times to whole numbers, and the model tells 359.43 from 359.
+            exact = time if isinstance(scheduler, FlowMatchEulerDiscreteScheduler) else TIMES * scheduler.sigmas[step]
+            now = guidance.at(step, steps)
+            if step and now.pulls != guidance.at(step - 1, steps).pulls:
+                forwards.forget()
+            forwards.begin(step, steps, guided=now.pulls)
+            velocity = _velocity(forwards, latents, exact, condition, now, two_passes=two_passes)
+            (latents,) = scheduler.step(velocity, time, latents.float(), return_dict=False)
+            latents = latents.to(image.dtype)
+            if held:
+                clean, level = known[:, :, :held], levels[step + 1]
+                noise = torch.randn(clean.shape, generator=held_generator or generator, dtype=image.dtype)
+                latents[:, :, :held] = (1 - level) * clean + level * noise.to(image.device)
+            yield latents
 
 
 def _velocity(
-    transformer: WanMotionTransformer,
+    forwards: Forwards,
     latents: VideoLatents,
     time: Tensor,
     condition: Condition,
@@ -156,7 +169,7 @@ def _velocity(
     def predict(names: str, text: Tensor, tokens: Tensor) -> Tensor:
         batch = len(text)
         picture = condition.picture
-        with transformer.cache_context(names):  # step caches keep a state per branch
+        with forwards.named(names) as transformer:
             return transformer(
                 noisy.expand(batch, -1, -1, -1, -1),
                 time.to(noisy.device).expand(batch),
@@ -187,7 +200,7 @@ def _branches(
     """
     text, tokens = condition.text, condition.tokens
     wholly = {"led": (text, tokens)}
-    if guidance.text == 1 and guidance.motion == 1:
+    if not guidance.pulls:
         return wholly, []
     free_text = text if guidance.text == 1 else condition.negative
     free_tokens = tokens if guidance.motion == 1 else condition.no_motion

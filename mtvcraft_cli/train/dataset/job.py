@@ -9,7 +9,7 @@ from mtvcraft_cli.cache import Cache
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.jobs.drive import Estimator, choose_estimator, holds_motion
 from mtvcraft_cli.progress import Watch
-from mtvcraft_cli.sidecar import check_folders
+from mtvcraft_cli.sidecar import check_folders, check_input
 from mtvcraft_cli.train.dataset.journal import NAME as JOURNAL
 from mtvcraft_cli.train.dataset.journal import Journal
 from mtvcraft_cli.train.dataset.motions import MotionSettings, prepare_motions
@@ -17,8 +17,9 @@ from mtvcraft_cli.train.dataset.videos import Prepared, VideoSettings, prepare_v
 from mtvcraft_cli.video.kind import Kind, kind_of
 
 Sort = Literal["videos", "motion"]
-OURS: Final = ("shard-*.tar", "motion-*.npz", "dataset.json", "joint_statistics.json", "report.json", JOURNAL)
-"""What a data set is made of; nothing else in its folder is ever removed."""
+OURS: Final = ("dataset.json", "shard-*.tar", "motion-*.npz", "joint_statistics.json", "report.json", JOURNAL)
+"""What a data set is made of; nothing else in its folder is ever removed. The index goes first and the journal last:
+cut off between, it is no finished set, and still one that can be begun anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,9 @@ def prepare_job(job: PrepareJob) -> PreparedJob:
                 f"there is no `{path}`", hint="name videos, files of motion, or folders", exit=Exit.USAGE
             )
     check_settings(job)
+    for what, own in (("joint map", job.motion.own.joint_map), ("body model", job.motion.own.body_model)):
+        if own is not None:
+            check_input(own, what)
     check_folders(weights=job.videos.drive.weights, trust_file=job.videos.drive.trust_file)
     check_folder(job.output)
     found: dict[Sort, list[tuple[str, Path]]] = {"videos": [], "motion": []}

@@ -91,7 +91,7 @@ def prepare_motions(
                 raise
             unreadable[name] = error.message
             continue
-        seen = {*seen, sha256}
+        seen.add(sha256)
         losses = Losses()
         if len(joints_mm) < settings.min_frames:
             losses.add("too short", len(joints_mm))

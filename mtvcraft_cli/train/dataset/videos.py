@@ -115,9 +115,10 @@ def prepare_videos(
     journal = Journal(folder, about)
     journal.begin()
     unreadable: dict[str, str] = {}
+    done = journal.done
     with closing(Shards(folder, journal.entries, settings.shard_bytes)) as shards:
         for number, (name, path) in enumerate(inputs, start=1):
-            if (sha256 := cache.sha256_of(path)) in journal.done:
+            if (sha256 := cache.sha256_of(path)) in done:
                 continue
             before = shards.state
             counted = partial(_counted, watch, f"{number} of {len(inputs)}")
@@ -131,6 +132,7 @@ def prepare_videos(
                 continue
             shards.keep()
             journal.add({"input": name, "sha256": sha256, **noted, "state": shards.state})
+            done.add(sha256)
         shards.end()
     return finish(folder, journal, settings.unsure, about, unreadable)
 

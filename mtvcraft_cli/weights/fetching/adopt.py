@@ -9,9 +9,9 @@ from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import FULL
 from mtvcraft_cli.weights.fetching.run import existing
 from mtvcraft_cli.weights.fetching.whole import why_broken
-from mtvcraft_cli.weights.locate import files_at, holds, lost_shards, places_in, size_text
+from mtvcraft_cli.weights.locate import ENDINGS, files_at, holds, lost_shards, places_in, size_text
 from mtvcraft_cli.weights.lock import Lock, weights_folder
-from mtvcraft_cli.weights.manifest import File, Released, Source
+from mtvcraft_cli.weights.manifest import File, Released, Source, manifest, metric_networks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def find(released: Released, folder: Path, *, whole_folder: bool = False) -> lis
         for place in (folder / repo / path, folder / path, folder / Path(path).name):
             if place.is_file():
                 return [Taken(source=None, file=File(path=path), place=place, target=weights_folder() / repo / path)]
-    places = [*places_in(folder, released), *([folder] if whole_folder else [])]
+    places = [*places_in(folder, released), *([folder] if whole_folder and not _holds_others(folder, released) else [])]
     folders = [place for place in places if place.is_dir()]
     whole = next((place for place in folders if holds(place, released)), None)
     if whole is None:
@@ -88,6 +88,14 @@ def find(released: Released, folder: Path, *, whole_folder: bool = False) -> lis
         )
         for path in sorted({*weights, *others})
     ]
+
+
+def _holds_others(folder: Path, released: Released) -> bool:
+    """Whether single files of other weights lie there, so that the folder itself isn't the checkpoint."""
+    others = [*manifest().values(), *metric_networks().values()]
+    others = [each for each in others if not released.name.startswith(each.name)]  # tokenizer-6b may be called so
+    names = {Path(file.path).name for each in others for source in each.sources for file in source.files}
+    return any(path.name in names and path.suffix in ENDINGS for path in folder.iterdir())
 
 
 def _find_single(released: Released, folder: Path) -> list[Taken]:
