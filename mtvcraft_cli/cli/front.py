@@ -250,8 +250,11 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code, see `Exit`.
     """
+    _stops.clear()
     signal.signal(signal.SIGTERM, _stop)
     without_hub_kernels()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody wants it ignored
+        signal.signal(signal.SIGINT, _stop)
     words = sys.argv[1:] if arguments is None else arguments
     if world_size() > 1 and words[:1] != ["train"]:  # which shares its work in its own way
         return _as_rank(words)
@@ -294,21 +297,33 @@ def _run(words: list[str]) -> int:
             fail(told.message, told.hint)
         return int(Exit.USAGE)
     except (Interrupted, KeyboardInterrupt):
-        say("interrupted: finished stages and windows are kept; the same command goes on from there")
-        return int(Exit.INTERRUPTED)
+        return _interrupted()
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain about it once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(Exit.DONE)
     except Exception as error:
+        if _stops:
+            return _interrupted()
         _show_trace("--debug" in words)
         told = explained(error)
         fail(told.message, told.hint)
         return int(told.exit)
 
 
-def _stop(*_: object) -> None:
+_stops: list[object] = []
+"""What asked us to end. Native code that calls Python can turn an interrupt into an error of its own: torch does, while
+it reads safetensors."""
+
+
+def _stop(number: object, _frame: object) -> None:
+    _stops.append(number)
     raise KeyboardInterrupt
+
+
+def _interrupted() -> int:
+    say("interrupted: finished stages and windows are kept; the same command goes on from there")
+    return int(Exit.INTERRUPTED)
 
 
 def _show_trace(wanted: bool) -> None:

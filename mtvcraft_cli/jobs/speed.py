@@ -65,7 +65,8 @@ def settled(speed: Speed, preset: Preset, device: str, *, alone: bool = True) ->
     if speed.attention == "auto":
         wanted: tuple[Attention, ...] = ("flash",) if speed.level == "best" else ("sage", "flash")
         wanted = wanted if alone else ()
-        found = next((name for name in wanted if not unusable(name, device, exact=exact)), "native")
+        usable = (name for name in wanted if not unusable(name, device, exact=exact))
+        found: Attention = next(usable, "native")
         speed = Speed(level=speed.level, compile=speed.compile, attention=found)
     elif why := unusable(speed.attention, device, exact=exact):
         raise MtvcraftError(

@@ -49,7 +49,7 @@ class KeptKeys:
         self.branch = ""
         self._found: dict[tuple[str, int, str], KeyValue] = {}
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def get(self, layer: nn.Module, what: str, make: Callable[..., KeyValue], *given: Any) -> KeyValue:
         """What `make` gave for a layer in this branch, or gives now."""
         place = (self.branch, id(layer), what)

@@ -168,7 +168,7 @@ def card(gib: float, ram_gib: float = 256) -> Machine:
     ("name", "gib", "words"),
     [
         ("17b", 3.5, "`--two-passes`"),
-        ("7b", 4.2, "`--size 448x448"),
+        ("7b", 4.2, "`--size 320x320`"),
         ("7b", 0.5, "`--preset mini`"),
     ],
 )
