@@ -252,9 +252,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
     _stops.clear()
     signal.signal(signal.SIGTERM, _stop)
-    without_hub_kernels()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody wants it ignored
         signal.signal(signal.SIGINT, _stop)
+    without_hub_kernels()
     words = sys.argv[1:] if arguments is None else arguments
     if world_size() > 1 and words[:1] != ["train"]:  # which shares its work in its own way
         return _as_rank(words)

@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, Final, Literal
@@ -64,10 +64,8 @@ def settled(speed: Speed, preset: Preset, device: str, *, alone: bool = True) ->
     exact = preset.precision == "float32"
     if speed.attention == "auto":
         wanted: tuple[Attention, ...] = ("flash",) if speed.level == "best" else ("sage", "flash")
-        wanted = wanted if alone else ()
-        usable = (name for name in wanted if not unusable(name, device, exact=exact))
-        found: Attention = next(usable, "native")
-        speed = Speed(level=speed.level, compile=speed.compile, attention=found)
+        usable = [name for name in wanted if alone and not unusable(name, device, exact=exact)]
+        speed = replace(speed, attention=usable[0] if usable else "native")
     elif why := unusable(speed.attention, device, exact=exact):
         raise MtvcraftError(
             f"`--attention {speed.attention}` can't be used: {why[0]}",

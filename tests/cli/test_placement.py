@@ -25,6 +25,7 @@ from mtvcraft_cli.runs.models import Loaded
 from mtvcraft_cli.video.read import probe
 from tests.cli.inputs import picture, save_joints
 from tests.cli.run import assert_refused, heeding_ctrl_c, mtvcraft
+from tests.cli.test_animate import frames_of
 from tests.cli.toy import toy_preset
 from tests.cli.toy_wan import released_wan_weights, toy_wan_preset
 from tests.device.test_ranks import torchrun
@@ -72,10 +73,8 @@ def test_jobs_hand_models_on_from_placement_to_placement(there: Path, backbone: 
     assert list(there.glob("cache-*/offload/.*.part")) == []
     for ways in ((0, 4, 6), (1, 2, 3, 5)):  # those in which projections are fused, and those in which weights stream
         assert len({(there / f"{number}.mp4").read_bytes() for number in ways}) == 1
-    latents = [
-        load_file(next((there / f"cache-{number}" / "windows").glob("*/kept.safetensors")))["kept"] for number in (0, 1)
-    ]
-    assert (latents[0] - latents[1]).abs().max().item() <= 1e-4
+    fused, apart = (frames_of(there / f"{number}.mp4").astype(int) for number in (0, 1))
+    assert abs(fused - apart).max() <= 2
 
 
 def test_a_job_that_skips_blocks_after_one_that_streamed_them_finds_them_whole(there: Path) -> None:
@@ -97,10 +96,11 @@ def test_a_job_that_skips_blocks_after_one_that_streamed_them_finds_them_whole(t
 
 def test_what_can_not_be_had_together_is_refused(there: Path) -> None:
     words = ["animate", "ref.png", "drive.npy", "--preset", "toy", "-o", "out.mp4"]
-    for more in (["--speed", "fast", "--offload", "disk"], ["--quantize", "fp8", "--compile"]):
-        assert_refused(
-            mtvcraft(*words, *more, cwd=there), 2, f"`{more[0]}" if "--speed" in more else "--compile", "one of the two"
-        )
+    for more, said in (
+        (["--speed", "fast", "--offload", "disk"], "`--offload disk` streams it"),
+        (["--quantize", "fp8", "--compile"], "`--quantize fp8` packs them"),
+    ):
+        assert_refused(mtvcraft(*words, *more, cwd=there), 2, said, "give one of the two")
 
 
 def test_too_little_memory_in_spite_of_the_plan_is_a_step_down_and_no_window_lost(there: Path) -> None:
