@@ -28,8 +28,8 @@ class Rotary(NamedTuple):
     cos: Table
     sin: Table
 
-    def to(self, device: torch.device) -> "Rotary":
-        """The same on another device; the dtype stays float32."""
+    def to(self, device: torch.device | None) -> "Rotary":
+        """The same on another device, or where it is for None, as for tensors; the dtype stays float32."""
         return Rotary(self.cos.to(device), self.sin.to(device))
 
 
