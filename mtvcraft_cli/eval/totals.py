@@ -78,9 +78,9 @@ def totals_of(clips: Sequence[ClipParts], scorer: Scorer, name: str, *, interval
         found.values[key] = _distance(key, sides, name, found)
     if "fvd" in scorer.metrics and scorer.protocol.fvd == "prefixes":
         terms = {clip.id: _prefix_terms(clip) for clip in ordered}
-        values = [term for own in terms.values() for term in own]
-        found.values["fvd"] = float(np.mean(values)) if values else None
-        found.samples["fvd"] = {"values": len(values)}
+        every = [term for own in terms.values() for term in own]
+        found.values["fvd"] = float(np.mean(every)) if every else None
+        found.samples["fvd"] = {"values": len(every)}
         _tell_of_short([id for id, own in terms.items() if not own], f"{HUMANVID_PREFIXES[0]} frames", name, found)
     elif "fvd" in scorer.metrics:
         counts = {clip.id: len(fvd_pieces(clip.pair.truth, scorer.protocol)) for clip in ordered}
