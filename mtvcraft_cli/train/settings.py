@@ -213,7 +213,7 @@ class DitTraining:
     """By how much more a latent pixel counts where the figure is or was."""
     pointing: float = 0.0
     """Weight of a second task, to say where the figure and its joints are; its head is thrown away. For CogVideoX, and
-    for clips of our own world, which alone know it."""
+    for clips of our own world, which alone know it; it is left out for those of a data set."""
     time_power: float = 1.0
     """Times are drawn as 1000 u ** time_power, u uniform: 1 is even, less is more often noisy."""
     kept_frames: tuple[int, ...] = ()
