@@ -172,12 +172,8 @@ class DitStage(OnClips):
                 hint="leave `kept_frames` out",
                 exit=Exit.USAGE,
             )
-        if settings.pointing and not isinstance(examples, WorldExamples):
-            raise MtvcraftError(
-                "`dit.pointing` asks where a character is, which is known of our own world alone",
-                hint="set `dit.pointing: 0`",
-                exit=Exit.USAGE,
-            )
+        # Of our own world alone it is known where a character is.
+        self.pointing = settings.pointing if isinstance(examples, WorldExamples) else 0.0
         self.settings, self.stats, self.held = settings, stats, held
         tensors = {part: read_tensors(path, within="module") for part, path in parts.items()}
         self.tokenizer = tokenizer_from_tensors(preset["tokenizer"], tensors["tokenizer"])
@@ -225,14 +221,14 @@ class DitStage(OnClips):
             transformer.enable_gradient_checkpointing()
         alphas = self.scheduler.alphas_cumprod
         self.objective = DitObjective(
-            transformer, alphas, stats.mean_mm, settings.figure, settings.pointing, settings.kept_patches
+            transformer, alphas, stats.mean_mm, settings.figure, self.pointing, settings.kept_patches
         )
 
     def batch(self, step: int, samples: Sequence[int]) -> dict[str, Tensor]:
         """Clips of one size, each with its own noise and time."""
         settings = self.settings
         names = ["latents", "reference", "figure", "first_mm", "tokens", "noise", "time", "dropped"]
-        known = ["joints", "masks"] if settings.pointing else []
+        known = ["joints", "masks"] if self.pointing else []
         sparse = settings.kept_patches and (settings.whole_from is None or step < settings.whole_from)
         drawn = ["chance"] if sparse else []
         made: dict[str, list[Tensor]] = {name: [] for name in names + known + drawn}

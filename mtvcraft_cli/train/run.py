@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -243,14 +244,15 @@ def make_optimiser(loop: Loop, weights: Sequence[nn.Parameter]) -> torch.optim.O
     if loop.optimiser == "adamw":
         return torch.optim.AdamW(weights, fused=True, **kwargs)  # type: ignore[arg-type]
     try:
-        from bitsandbytes.optim import AdamW8bit
+        kind = import_module("bitsandbytes.optim").AdamW8bit
     except ImportError as error:
         raise MtvcraftError(
             "the 8-bit optimiser needs bitsandbytes",
             hint="install it with `pip install bitsandbytes`, or set `optimiser: adamw`",
             exit=Exit.USAGE,
         ) from error
-    return AdamW8bit(weights, **kwargs)
+    made: torch.optim.Optimizer = kind(weights, **kwargs)
+    return made
 
 
 def in_pieces(accelerator: Accelerator) -> bool:

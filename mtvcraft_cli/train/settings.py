@@ -148,6 +148,12 @@ class VaeTraining:
     """Weight of the latents' distance from unit normal noise."""
     figure: float = 1.0
     """By how much more a pixel counts where the figure is or was."""
+    squared: float = 0.0
+    """Weight of the squared distance of the pictures, which is what decibels count."""
+    base: str | None = None
+    """Folder of a run, or a file, whose VAE is trained further."""
+    decoder_only: bool = False
+    """Leave the encoder of `base` as it is: transformers that were trained on its latents stay right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +213,7 @@ class DitTraining:
     """By how much more a latent pixel counts where the figure is or was."""
     pointing: float = 0.0
     """Weight of a second task, to say where the figure and its joints are; its head is thrown away. For CogVideoX, and
-    for clips of our own world, which alone know it."""
+    for clips of our own world, which alone know it; it is left out for those of a data set."""
     time_power: float = 1.0
     """Times are drawn as 1000 u ** time_power, u uniform: 1 is even, less is more often noisy."""
     kept_frames: tuple[int, ...] = ()

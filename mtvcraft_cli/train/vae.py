@@ -11,7 +11,8 @@ from diffusers import AutoencoderKLCogVideoX
 from PIL import Image
 from torch import Tensor, nn
 
-from mtvcraft_cli.latents.vae import decode, encode_video, to_frames, to_video
+from mtvcraft_cli.errors import Exit, MtvcraftError
+from mtvcraft_cli.latents.vae import build_vae, decode, encode_video, to_frames, to_video
 from mtvcraft_cli.preset import Statistics
 from mtvcraft_cli.shapes import Frames
 from mtvcraft_cli.train.examples import Examples
@@ -19,6 +20,7 @@ from mtvcraft_cli.train.outcome import Outcome
 from mtvcraft_cli.train.run import check_whole, samples_rng
 from mtvcraft_cli.train.settings import VaeTraining, check_lengths
 from mtvcraft_cli.train.start import start_from_averages
+from mtvcraft_cli.weights.read import read_tensors
 
 REPORTED_CLIPS = 8
 SCALED_CLIPS = 24
@@ -34,8 +36,11 @@ class VaeObjective(nn.Module):
 
     def forward(self, video: Tensor, figure: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """(B, 3, T, H, W) in -1..1, (B, 1, T, H, W) 0 or 1, and noise of the latents' shape, to scalars."""
-        posterior = self.vae.encode(video).latent_dist
-        made = self.vae.decode(posterior.mean + posterior.std * noise).sample.float()
+        frozen = self.settings.decoder_only
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            posterior = self.vae.encode(video).latent_dist
+        # Transformers are trained on means, so that is what a decoder alone gets to see.
+        made = self.vae.decode(posterior.mean if frozen else posterior.mean + posterior.std * noise).sample.float()
         weight = 1 + self.settings.figure * figure
         weight = weight / weight.mean((1, 2, 3, 4), keepdim=True)  # clip by clip, whoever computes it
         l1 = ((made - video).abs() * weight).mean()
@@ -43,6 +48,8 @@ class VaeObjective(nn.Module):
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         loss = l1 + self.settings.sharpness * sharp + self.settings.kl * kl
+        if self.settings.squared:
+            loss = loss + self.settings.squared * ((made - video).square() * weight).mean()
         return {"loss": loss, "l1": l1, "sharp": sharp, "kl": kl, "spread": mean.detach().std()}
 
 
@@ -63,12 +70,29 @@ class VaeStage:
         self.config = preset["vae"]
         self.outcome = Outcome(preset, stats)
         torch.manual_seed(settings.loop.seed)
-        vae = AutoencoderKLCogVideoX(**self.config)
-        if settings.start == "averages":
-            start_from_averages(vae)
+        vae = self._vae()
         if settings.loop.gradient_checkpointing:
             vae.enable_gradient_checkpointing()
         self.objective = VaeObjective(vae, settings)
+
+    def _vae(self) -> AutoencoderKLCogVideoX:
+        base = self.settings.base
+        if base is not None:
+            folder = Path(base)
+            vae = build_vae(self.config, read_tensors(folder / "vae.safetensors" if folder.is_dir() else folder))
+            if self.settings.decoder_only:
+                vae.encoder.requires_grad_(False)
+            return vae.train()
+        if self.settings.decoder_only:
+            raise MtvcraftError(
+                "`vae.decoder_only` keeps an encoder that isn't trained",
+                hint="name a trained VAE as `vae.base`",
+                exit=Exit.USAGE,
+            )
+        vae = AutoencoderKLCogVideoX(**self.config)
+        if self.settings.start == "averages":
+            start_from_averages(vae)
+        return vae
 
     def batch(self, step: int, samples: Sequence[int]) -> dict[str, Tensor]:
         """Clips that were never seen before, all of one length."""

@@ -89,7 +89,7 @@ def test_rows_give_what_animate_gives_and_the_models_are_loaded_once(
         "ref.png;two.npy;b.mp4;;1.5;yes",
         "ref.png;one.npy;c.mp4;4;;no",
     )
-    built = counted(monkeypatch, "build_transformer")
+    built = counted(monkeypatch, "load_transformer")
     ran = Ran(capsys, "batch", "jobs.csv", *TOY)
     assert (ran.code, ran.stdout) == (0, "a.mp4\nb.mp4\nc.mp4\n"), ran.stderr
     assert len(built) == 1
@@ -164,7 +164,7 @@ def test_jobs_of_one_preset_follow_each_other_so_that_each_is_loaded_once(
     toy_preset(there)
     lines = [{"reference": "ref.png", "drive": "one.npy", "output": f"{n}.mp4", "seed": n} for n in range(4)]
     table(*(json.dumps({**line, "preset": ["toy", "longer"][n % 2]}) for n, line in enumerate(lines)))
-    built = counted(monkeypatch, "build_transformer")
+    built = counted(monkeypatch, "load_transformer")
     ran = Ran(capsys, "batch", "jobs.csv", "--steps", "1")
     assert ran.code == 0, ran.stderr
     assert ran.stdout.split() == ["0.mp4", "2.mp4", "1.mp4", "3.mp4"]

@@ -182,7 +182,8 @@ def test_plans_quantise_when_they_are_asked_and_only_then(tmp_path: Path) -> Non
     assert plain.placement.quantize == "none"
     assert packed.placement.quantize == "nf4"
     assert not packed.shortages
-    assert (plain.placement.offload, packed.placement.offload) == ("group", "model"), "packed, it need not be streamed"
+    assert plain.placement.offload == "group"
+    assert packed.placement.offload in ("none", "model"), "packed, it need not be streamed"
     assert planned("17b", card(80), "nf4").card_peak < planned("17b", card(80)).card_peak
     on_cpu = Machine(card=None, card_free=None, ram_free=24 * GIB)
     assert planned("7b", on_cpu).shortages

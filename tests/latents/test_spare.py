@@ -188,7 +188,7 @@ def test_the_step_cache_and_packed_matrices_go_together(backbone: str, kind: Any
     quantise(transformer, kind, torch.float32)
     exact = window(transformer, Spare(keys=False), steps=12)
     assert torch.equal(window(transformer, Spare(), steps=12), exact)
-    set_cache(transformer, 0.4)
+    set_cache(transformer, 0.4 if backbone == "wan" else 0.8)
     spare = Spare(keys=False)
     made = window(transformer, spare, steps=12)
     assert 0 < spare.tally.skipped < spare.tally.forwards

@@ -163,23 +163,30 @@ def test_a_runs_preset_finds_its_own_weights(tmp_path: Path) -> None:
     assert np.isfinite(preset.statistics.std_mm).all()
 
 
-def test_a_decoder_trained_further_leaves_the_tokens_as_they_are(tmp_path: Path) -> None:
-    first = trained("tokenizer", tmp_path, phases=[[6, 1e-3, 1e-3]])
-    more = {"tokenizer.base": str(first.folder), "tokenizer.decoder_only": True}
-    AcceleratorState._reset_state(reset_partial_state=True)
+@pytest.mark.parametrize("kind", ["tokenizer", "vae"])
+def test_a_decoder_trained_further_leaves_the_encoder_and_its_codes_as_they_are(tmp_path: Path, kind: Kind) -> None:
+    first = trained(kind, tmp_path, phases=[[6, 1e-3, 1e-3]])
+    more = {f"{kind}.base": str(first.folder), f"{kind}.decoder_only": True}
+    fresh_accelerator()
     recipe = load_recipe(str(tmp_path / "toy.yaml"), more)
-    train_stage("tokenizer", recipe, tmp_path / "further")
-    before, after = (load_file(run / "tokenizer.safetensors") for run in (first.folder, tmp_path / "further"))
+    train_stage(kind, recipe, tmp_path / "further")
+    before, after = (load_file(run / f"{kind}.safetensors") for run in (first.folder, tmp_path / "further"))
     moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     assert moved
     assert all(name.startswith("decoder.") for name in moved)
+    if kind == "vae":
+        factors = [
+            load_preset(str(run / "preset.yaml")).vae["scaling_factor"] for run in (first.folder, tmp_path / "further")
+        ]
+        assert factors[0] == factors[1]
 
 
-def test_a_decoder_alone_needs_a_trained_encoder(tmp_path: Path) -> None:
-    recipe = load_recipe(str(toy_recipe(tmp_path)), {"tokenizer.decoder_only": True})
+@pytest.mark.parametrize("kind", ["tokenizer", "vae"])
+def test_a_decoder_alone_needs_a_trained_encoder(tmp_path: Path, kind: Kind) -> None:
+    recipe = load_recipe(str(toy_recipe(tmp_path)), {f"{kind}.decoder_only": True})
     with pytest.raises(MtvcraftError, match=r"isn't trained") as refused:
-        train_stage("tokenizer", recipe, tmp_path / "alone")
-    assert "tokenizer.base" in refused.value.hint
+        train_stage(kind, recipe, tmp_path / "alone")
+    assert f"{kind}.base" in refused.value.hint
 
 
 def test_a_step_may_see_some_latent_frames_at_their_own_times() -> None:
