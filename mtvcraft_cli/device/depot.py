@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mtvcraft_cli.device.offload import _on, attach, attached, has_blocks, release
+from mtvcraft_cli.device.offload import attach, attached, has_blocks, on_card, release
 from mtvcraft_cli.device.place import working as plainly
 from mtvcraft_cli.device.placement import STREAMED, Placement
 from mtvcraft_cli.device.scratch import Scratch
@@ -51,7 +51,7 @@ class Depot:
         if placement.offload in STREAMED and has_blocks(module):
             if not attached(module):
                 attach(module, self.device, placement.offload, self._files() if placement.offload == "disk" else None)
-            with _on(self.device):
+            with on_card(self.device):
                 yield module
         elif placement.cards and has_blocks(module):
             if not hasattr(module, "hf_device_map"):

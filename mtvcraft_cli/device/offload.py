@@ -48,7 +48,7 @@ def attach(
     if pinned:
         _pin(module)
     size: dict[str, Any] = {"offload_type": "block_level", "num_blocks_per_group": 1}
-    with _aside(module), _on(device):
+    with _aside(module), on_card(device):
         apply_group_offloading(
             module,
             onload_device=device,
@@ -100,7 +100,7 @@ def lent(module: nn.Module, device: torch.device, offload: Offload) -> Iterator[
     if offload in STREAMED and has_blocks(module):
         attach(module, device, "sequential" if offload == "sequential" else "group", once=True)
         try:
-            with _on(device):
+            with on_card(device):
                 yield module
         finally:
             release(module)
@@ -137,6 +137,6 @@ def _aside(module: nn.Module) -> Iterator[None]:
         module._parameters.update(kept)
 
 
-def _on(device: torch.device) -> Any:
+def on_card(device: torch.device) -> Any:
     """Make a card the current one: streams and files loaded by its kind's name would go to the first one otherwise."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

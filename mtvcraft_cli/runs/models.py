@@ -80,7 +80,7 @@ class Loaded:
         )
         if made_of != self.made_of:
             self.close()
-            self.tokenizer = self.models = self.stepped = None
+            self.tokenizer = self.stepped = None
             self.made_of = made_of
         if self.tokenizer is None:
             self.tokenizer = load_tokenizer(prepared.job.preset, prepared.parts["tokenizer"])
@@ -124,10 +124,10 @@ class Loaded:
         return True
 
     def close(self) -> None:
-        """Let go of what lies outside memory; the models can't be used any more."""
+        """Let go of the models, and of what of them lies outside memory."""
         if self.depot is not None:
             self.depot.close()
-        self.depot = None
+        self.depot = self.models = None
 
     def __enter__(self) -> "Loaded":
         return self

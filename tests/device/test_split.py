@@ -32,6 +32,7 @@ def test_a_split_transformer_gives_the_same_bits_and_can_be_joined(
     assert len(in_order) == 4, "blocks stay whole"
     assert in_order == sorted(in_order), "the first layers are on the first card"
     assert len(set(in_order)) == 2
+    assert module.hf_device_map.keys() == places.keys()
     hooked = [part for part in module.modules() if hasattr(part, "_hf_hook")]
     assert len(hooked) > 4
     assert torch.equal(run(module), before)
