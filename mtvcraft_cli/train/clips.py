@@ -1,5 +1,6 @@
 """What is the same in training a transformer on any backbone: the clips of a step, their tokens, and the report."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from mtvcraft_cli.train.trained import leave_out_frozen
 from mtvcraft_cli.train.vae import psnr_db, sheet
 
 
-class OnClips:
+class OnClips(ABC):
     """A stage that trains a transformer on clips kept in shards. A backbone's own sets these, and draws the windows."""
 
     objective: nn.Module
@@ -38,22 +39,23 @@ class OnClips:
     buckets: int
     """Sizes of clips, which shard after shard takes in turn."""
 
+    @abstractmethod
     def animate(self, clip: Example, tokens: Tensor) -> Frames:
         """Run the sampler on one window with its (N, D) tokens, as the preset says."""
-        raise NotImplementedError
 
+    @abstractmethod
     def no_motion(self) -> Tensor | None:
         """(N, D) tokens that stand for no motion; None where the model has none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def size_px(self) -> tuple[int, int]:
         """Width and height of the clips of a report."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to(self, device: torch.device) -> None:
         """Have the networks that clips are made ready with work there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode_texts(self, watch: Watch = silent) -> None:
         """Make ready what is told of the clips, where something is."""
 

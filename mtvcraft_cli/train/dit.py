@@ -25,6 +25,7 @@ from mtvcraft_cli.latents.rope import Rotary, motion_table, motion_tables, visua
 from mtvcraft_cli.latents.sampler import Condition, denoise, make_scheduler
 from mtvcraft_cli.latents.vae import build_vae, decode, encode_reference, to_frames
 from mtvcraft_cli.preset import Statistics
+from mtvcraft_cli.progress import Watch, silent
 from mtvcraft_cli.shapes import Frames
 from mtvcraft_cli.tokens.tokenizer import tokenizer_from_tensors
 from mtvcraft_cli.train.clips import OnClips, in_relation, stacked
@@ -100,8 +101,10 @@ class DitObjective(nn.Module):
         noisy, velocity, figure = (each[:, places] for each in (noisy, velocity, figure))
         seen = torch.cat([noisy, reference[:, None].expand_as(noisy)], dim=2)
         kept = None
-        if self.sparse is not None and chance is not None:
-            kept = self.sparse.kept = self.sparse.choose(figure, self.kept_patches, chance[:, places])
+        if self.sparse is not None:
+            if chance is not None:
+                kept = self.sparse.choose(figure, self.kept_patches, chance[:, places])
+            self.sparse.kept = kept
         error = (self.transformer(seen, time, tokens, visual, motion).float() - velocity).square().mean(dim=2)
         looked_at = None if self.sparse is None else self.sparse.seen(figure)
         values = in_relation(error, figure, self.figure, looked_at)
@@ -274,6 +277,9 @@ class DitStage(OnClips):
     def no_motion(self) -> Tensor:
         """(N, D) tokens that stand for no motion."""
         return self.objective.transformer.unconditional_tokens((self.frames + 3) // 4).detach()
+
+    def encode_texts(self, watch: Watch = silent) -> None:
+        """This backbone is told nothing."""
 
     def to(self, device: torch.device) -> None:
         """Have the VAE work there."""

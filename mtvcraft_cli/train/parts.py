@@ -65,6 +65,36 @@ def needed(parts: Mapping[str, Located], part: str) -> Path:
     raise MtvcraftError(f"the transformer can't be trained without a {part}", hint=hint, exit=Exit.WEIGHTS)
 
 
+def trained_before(part: str, base: str | None, *, decoder_only: bool) -> Path | None:
+    """The file of a network that is trained further; None where a new one is.
+
+    Args:
+        part: "tokenizer" or "vae".
+        base: folder of a run, or a file.
+        decoder_only: whether its encoder stays as it is.
+
+    Raises:
+        MtvcraftError: exit 2; there is no encoder to keep. Exit 6; the file isn't there.
+    """
+    if base is None:
+        if decoder_only:
+            raise MtvcraftError(
+                f"`{part}.decoder_only` keeps an encoder that isn't trained",
+                hint=f"name a trained {part} as `{part}.base`",
+                exit=Exit.USAGE,
+            )
+        return None
+    path = Path(base).expanduser()
+    file = path / f"{part}.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise MtvcraftError(
+            f"there is no {part} at `{file}`",
+            hint=f"name the folder of its run, or its file, as `{part}.base`",
+            exit=Exit.WEIGHTS,
+        )
+    return file
+
+
 def content_of(*parts: Located) -> str:
     """A hash over the files of parts."""
     cache = Cache(default_folder())

@@ -38,13 +38,12 @@ class Sparse:
         return (best + at.shape[-1] * torch.arange(at.shape[1], device=at.device)[:, None]).flatten(1)
 
     def seen(self, figure: Tensor) -> Tensor:
-        """(b, f, h, w), 1 at the latent pixels of kept patches."""
-        batch, frames, height, width = figure.shape
-        rows, columns = height // self.patch, width // self.patch
-        mask = torch.zeros(batch, frames * rows * columns, device=figure.device)
+        """(b, f, h, w), 1 at the latent pixels that are seen."""
         if self.kept is None:
             return torch.ones_like(figure, dtype=torch.float32)
-        mask.scatter_(1, self.kept, 1.0)
+        batch, frames, height, width = figure.shape
+        rows, columns = height // self.patch, width // self.patch
+        mask = torch.zeros(batch, frames * rows * columns, device=figure.device).scatter(1, self.kept, 1.0)
         mask = mask.view(batch, frames, rows, 1, columns, 1).expand(-1, -1, -1, self.patch, -1, self.patch)
         return mask.reshape(figure.shape)
 

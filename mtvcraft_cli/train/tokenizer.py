@@ -9,7 +9,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.joints.skeleton import PARTS
 from mtvcraft_cli.preset import JointAxes, Statistics
 from mtvcraft_cli.tokens.normalise import normalise, seen
@@ -18,6 +17,7 @@ from mtvcraft_cli.tokens.tokenizer import MotionTokenizer, tokenizer_from_tensor
 from mtvcraft_cli.train.codebook import MovingCodebook, SeededDraws
 from mtvcraft_cli.train.motion import MotionSet, draw_seen, gather, read_motion, seen_by_camera
 from mtvcraft_cli.train.outcome import Outcome
+from mtvcraft_cli.train.parts import trained_before
 from mtvcraft_cli.train.run import check_whole, samples_rng
 from mtvcraft_cli.train.settings import TokenizerTraining, check_lengths
 from mtvcraft_cli.weights.read import read_tensors
@@ -99,17 +99,10 @@ class TokenizerStage:
         self.objective = TokenizerObjective(tokenizer, moving, settings.commitment, seed)
 
     def _tokenizer(self) -> MotionTokenizer:
-        if self.settings.base is None:
-            if self.settings.decoder_only:
-                raise MtvcraftError(
-                    "`tokenizer.decoder_only` keeps an encoder that isn't trained",
-                    hint="name a trained tokenizer as `tokenizer.base`",
-                    exit=Exit.USAGE,
-                )
+        base = trained_before("tokenizer", self.settings.base, decoder_only=self.settings.decoder_only)
+        if base is None:
             return MotionTokenizer(**self.sizes)
-        base = Path(self.settings.base)
-        file = base / "tokenizer.safetensors" if base.is_dir() else base
-        return tokenizer_from_tensors(self.sizes, read_tensors(file, within="module"))
+        return tokenizer_from_tensors(self.sizes, read_tensors(base, within="module"))
 
     def join(self, accelerator: Accelerator) -> None:
         """Codes are moved by the latents of all processes."""

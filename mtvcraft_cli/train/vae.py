@@ -11,12 +11,12 @@ from diffusers import AutoencoderKLCogVideoX
 from PIL import Image
 from torch import Tensor, nn
 
-from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.latents.vae import build_vae, decode, encode_video, to_frames, to_video
 from mtvcraft_cli.preset import Statistics
 from mtvcraft_cli.shapes import Frames
 from mtvcraft_cli.train.examples import Examples
 from mtvcraft_cli.train.outcome import Outcome
+from mtvcraft_cli.train.parts import trained_before
 from mtvcraft_cli.train.run import check_whole, samples_rng
 from mtvcraft_cli.train.settings import VaeTraining, check_lengths
 from mtvcraft_cli.train.start import start_from_averages
@@ -76,21 +76,14 @@ class VaeStage:
         self.objective = VaeObjective(vae, settings)
 
     def _vae(self) -> AutoencoderKLCogVideoX:
-        base = self.settings.base
+        settings = self.settings
+        base = trained_before("vae", settings.base, decoder_only=settings.decoder_only)
         if base is not None:
-            folder = Path(base)
-            vae = build_vae(self.config, read_tensors(folder / "vae.safetensors" if folder.is_dir() else folder))
-            if self.settings.decoder_only:
-                vae.encoder.requires_grad_(False)
-            return vae.train()
-        if self.settings.decoder_only:
-            raise MtvcraftError(
-                "`vae.decoder_only` keeps an encoder that isn't trained",
-                hint="name a trained VAE as `vae.base`",
-                exit=Exit.USAGE,
-            )
+            vae = build_vae(self.config, read_tensors(base)).train()
+            vae.encoder.requires_grad_(not settings.decoder_only)
+            return vae
         vae = AutoencoderKLCogVideoX(**self.config)
-        if self.settings.start == "averages":
+        if settings.start == "averages":
             start_from_averages(vae)
         return vae
 
