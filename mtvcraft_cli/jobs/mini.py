@@ -93,11 +93,14 @@ class KeptClips:
             (folder / "score.json").write_text(json.dumps(told), encoding="utf-8")
 
     def _key(self, name: str) -> str:
+        from mtvcraft_cli.train.world.scenes import WORLD
+
         prepared = self.prepared
         return key_of(
             "bench",
             {
                 "name": name,
+                "world": WORLD,
                 "preset": prepared.job.preset.fingerprint,
                 "hashes": dict(prepared.hashes),
                 "device": prepared.device.partition(":")[0],

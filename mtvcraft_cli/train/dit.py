@@ -195,8 +195,9 @@ class DitStage(OnClips):
             scaled=preset["reference_scaled"],
             bfloat16=settings.loop.precision == "bfloat16",
         )
-        told = examples.told
-        of_latents = fingerprint(tensors["vae"], factor, buckets, self.frames, preset["reference_scaled"], told)
+        of_latents = fingerprint(
+            tensors["vae"], factor, buckets, self.frames, maker.scaled, maker.bfloat16, examples.told
+        )
         self.latents = Shards(folder / "latents", of_latents, maker.make)
         neutral = preset.get("body") == "neutral"
         told = (

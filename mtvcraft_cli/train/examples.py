@@ -1,5 +1,6 @@
 """Clips to learn from, by number: whoever is asked for the same number twice gives the same clip."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float32
 from mtvcraft_cli.joints.skeleton import project
 from mtvcraft_cli.shapes import Frames, Picture
 from mtvcraft_cli.train.world.motions import Motions, load_motions
-from mtvcraft_cli.train.world.scenes import Split, scene
+from mtvcraft_cli.train.world.scenes import WORLD, Split, scene
 
 Size = tuple[int, int]
 CARRY_ON = 16
@@ -74,7 +75,7 @@ class WorldExamples:
         self.motions: Motions | None = None if motion is None else load_motions(motion)
         self.split: Split = split
         self.before = before
-        self.told: tuple[Any, ...] = (motion and motion.name, before)
+        self.told: tuple[Any, ...] = (motion and hashlib.sha256(motion.read_bytes()).hexdigest(), before, WORLD)
 
     def __call__(self, number: int, size_px: Size, frames: int) -> Example:
         """Film clip `number`."""

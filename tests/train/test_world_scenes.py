@@ -69,9 +69,15 @@ def test_the_figure_is_seen_and_the_rest_is_the_empty_place_but_for_shadows(clip
         beside = clip.masks.copy()  # edges are soft, one pixel to each side
         for axis in (1, 2):
             for step in (-1, 1):
-                beside |= np.roll(clip.masks, step, axis)
+                beside |= np.roll(beside, step, axis)
         assert np.mean(off[clip.masks] > 20) > 0.8, clip.kind
         assert off[~beside].max() <= 0.17 * 255, clip.kind
+
+
+def test_small_pictures_are_large_ones_shrunk():
+    small, large = (scene(3, "human", (side, side), 3) for side in (64, 128))
+    shrunk = large.frames.reshape(3, 64, 2, 64, 2, 3).mean((2, 4))
+    assert np.abs(small.frames - shrunk).max() <= 1
 
 
 def test_repeating_the_reference_is_no_good_answer(clips):
