@@ -217,8 +217,8 @@ def _train(kind: "Kind", run: RunOptions, parts: Mapping[str, Path], minutes: fl
 
     for line in plan.sentences():
         say(line)
-    if not follows:
-        keep_recipe(recipe, run.output)
+    if not follows and (others := keep_recipe(recipe, run.output, kind)) and plan.done:
+        say(f"from here on with other settings than the first {plan.done} steps: {', '.join(others)}")
     limit_s = None if minutes is None else 60 * minutes
     done = train_stage(kind, recipe, run.output, parts=parts, limit_s=limit_s, watch=watch)
     if follows:

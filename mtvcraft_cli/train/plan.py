@@ -168,11 +168,26 @@ def count_parameters(kind: Kind, preset: Mapping[str, Any]) -> int:
     return sum(weight.numel() for weight in network.parameters())
 
 
-def keep_recipe(recipe: Recipe, folder: Path) -> None:
-    """Write the recipe as it was used, so that the run can be repeated: `--recipe RUN/recipe.yaml`."""
+def keep_recipe(recipe: Recipe, folder: Path, kind: Kind) -> list[str]:
+    """Write the recipe as it was used, so that the run can be repeated: `--recipe RUN/recipe.yaml`.
+
+    Returns:
+        Dotted names of what it says otherwise about this stage than the one that the folder held; none for a new folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(json.loads(json.dumps(asdict(recipe))), sort_keys=False, allow_unicode=True, width=110)
+    used = json.loads(json.dumps(asdict(recipe)))
+    before = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")) if (folder / RECIPE).is_file() else used
+    text = yaml.safe_dump(used, sort_keys=False, allow_unicode=True, width=110)
     write_text_whole(folder / RECIPE, "# What this run was trained with.\n" + text)
+    return [name for name in unlike(before, used) if name.partition(".")[0] in (kind, "preset", "data")]
+
+
+def unlike(one: Any, other: Any, name: str = "") -> list[str]:
+    """Dotted names of the settings in which two recipes differ."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return [] if one == other else [name]
+    keys = dict.fromkeys((*one, *other))
+    return [deep for key in keys for deep in unlike(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))]
 
 
 def read_log(folder: Path, kind: str) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from mtvcraft_cli.windows import plan_windows
 
 REPORTED_CLIPS = 200
 REPORT_SEED = 20
+FOLDED = 4
+"""Frames of a token."""
 
 
 class TokenizerObjective(nn.Module):
@@ -33,10 +35,18 @@ class TokenizerObjective(nn.Module):
     The codes themselves have no gradient; they are moved after each step, by what this left in `given`.
     """
 
-    def __init__(self, tokenizer: MotionTokenizer, moving: MovingCodebook | None, commitment: float, seed: int) -> None:
+    def __init__(
+        self,
+        tokenizer: MotionTokenizer,
+        moving: MovingCodebook | None,
+        commitment: float,
+        seed: int,
+        legible: float = 0.0,
+    ) -> None:
         super().__init__()
         self.tokenizer, self.moving = tokenizer, moving
-        self.commitment, self.seed = commitment, seed
+        self.commitment, self.seed, self.legible = commitment, seed, legible
+        self.read = nn.Linear(tokenizer.width, 3 * FOLDED) if legible else None
         self.given: list[tuple[Tensor, Tensor]] = []
         """Latents (n, d) and their codes (n), part for part of a step."""
         self.decoded: Tensor | None = None
@@ -59,7 +69,20 @@ class TokenizerObjective(nn.Module):
                 self.given.append((rows, codes.flatten()))
         self.decoded = self.tokenizer.decode(latents)
         l1 = (self.decoded - joints).abs().mean()
-        return {"loss": l1 + self.commitment * loss_commit, "l1": l1, "commit": loss_commit}
+        values = {"loss": l1 + self.commitment * loss_commit, "l1": l1, "commit": loss_commit}
+        if self.read is not None:
+            values["misread"] = (self.read(latents) - folded(joints)).square().mean()
+            values["loss"] = values["loss"] + self.legible * values["misread"]
+        return values
+
+
+def folded(joints: Tensor) -> Tensor:
+    """(W, N, J, 3) to (W, F, J, 3 * FOLDED): what a joint does in the frames of each of its tokens.
+
+    N = 4n + 1; the first token stands for one frame, which is repeated.
+    """
+    whole = torch.cat([joints[:, :1].expand(-1, FOLDED - 1, -1, -1), joints], dim=1)
+    return whole.unflatten(1, (-1, FOLDED)).transpose(2, 3).flatten(-2)
 
 
 class TokenizerStage:
@@ -96,7 +119,8 @@ class TokenizerStage:
             moving = MovingCodebook(
                 tokenizer.codes, tokenizer.width, settings.decay, settings.reseed, settings.reseed_steps
             )
-        self.objective = TokenizerObjective(tokenizer, moving, settings.commitment, seed)
+        legible = 0.0 if settings.decoder_only else settings.legible
+        self.objective = TokenizerObjective(tokenizer, moving, settings.commitment, seed, legible)
 
     def _tokenizer(self) -> MotionTokenizer:
         base = trained_before("tokenizer", self.settings.base, decoder_only=self.settings.decoder_only)

@@ -108,6 +108,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(there: Path) -> None:
     more = mtvcraft(*words[:-4], "--set", f"loop.phases=[[{step + 2}, 1e-3, 1e-3]]", "--json", cwd=there, check=0)
     assert json.loads(more.stdout)["steps"] == step + 2
     assert f"{step} of them done" in more.stderr
+    assert f"other settings than the first {step} steps: tokenizer.loop" in more.stderr
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from mtvcraft_cli.latents.cogvideox import build_transformer
 from mtvcraft_cli.latents.rope import motion_table
 from mtvcraft_cli.latents.seeded import seeded_tensors
 from mtvcraft_cli.preset import load_preset
+from mtvcraft_cli.tokens.tokenizer import MotionTokenizer, tokenizer_from_tensors
 from mtvcraft_cli.train.dit import DitObjective, at, widened
 from mtvcraft_cli.train.examples import WorldExamples
 from mtvcraft_cli.train.outcome import Outcome, pack
@@ -29,6 +30,7 @@ from mtvcraft_cli.train.run import Trained, train
 from mtvcraft_cli.train.settings import Loop, load_recipe
 from mtvcraft_cli.train.shards import Shards, shrunk
 from mtvcraft_cli.train.stages import Kind, prepare_latents, train_stage
+from mtvcraft_cli.train.tokenizer import TokenizerObjective, folded
 from mtvcraft_cli.weights.locate import locate
 from tests import tiny
 from tests.train.toy import toy_recipe
@@ -187,6 +189,44 @@ def test_a_decoder_alone_needs_a_trained_encoder(tmp_path: Path, kind: Kind) -> 
     with pytest.raises(MtvcraftError, match=r"isn't trained") as refused:
         train_stage(kind, recipe, tmp_path / "alone")
     assert f"{kind}.base" in refused.value.hint
+
+
+def test_a_legible_run_leaves_a_tokenizer_like_any_other(tmp_path: Path) -> None:
+    recipe = load_recipe(str(toy_recipe(tmp_path)), {"tokenizer.legible": 1.0})
+    fresh_accelerator()
+    run = train_stage("tokenizer", recipe, tmp_path / "run")
+    lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert all(line["misread"] > 0 for line in lines if line["kind"] == "train")
+    tokenizer_from_tensors(recipe.preset["tokenizer"], load_file(run.folder / "tokenizer.safetensors"))
+
+
+def test_legible_latents_say_more_by_themselves() -> None:
+    def unread(legible: float) -> float:
+        """Share of the joints' variance that no linear map reads from their own latents."""
+        torch.manual_seed(0)
+        it = TokenizerObjective(MotionTokenizer(channels=(32, 32), width=48, codes=None), None, 0.0, 0, legible)
+        steps = torch.optim.Adam(it.parameters(), 2e-3)
+        walks = torch.randn(16, 17, 24, 3, generator=torch.Generator().manual_seed(1)).cumsum(1) / 2
+        for step in range(100):
+            steps.zero_grad()
+            it(walks[step % 2 * 8 :][:8])["loss"].backward()
+            steps.step()
+        with torch.no_grad():
+            rows = it.tokenizer.encode(walks).flatten(0, 2)
+            wanted = folded(walks).flatten(0, 2)
+            rows = torch.cat([rows, torch.ones(len(rows), 1)], 1)
+            fitted = torch.linalg.lstsq(rows, wanted).solution
+            return float((rows @ fitted - wanted).square().mean() / wanted.var())
+
+    assert unread(1.0) < 0.7 * unread(0.0)
+
+
+def test_a_token_stands_for_four_frames_of_its_joint_and_the_first_for_one() -> None:
+    joints = torch.arange(9 * 24 * 3).view(1, 9, 24, 3)
+    whole = folded(joints)
+    assert whole.shape == (1, 3, 24, 12)
+    assert whole[0, 0, 5].tolist() == 4 * joints[0, 0, 5].tolist()
+    assert whole[0, 2, 7].tolist() == joints[0, 5:9, 7].flatten().tolist()
 
 
 def test_a_step_may_see_some_latent_frames_at_their_own_times() -> None:
