@@ -172,7 +172,7 @@ def keep_recipe(recipe: Recipe, folder: Path, kind: Kind) -> list[str]:
     """Write the recipe as it was used, so that the run can be repeated: `--recipe RUN/recipe.yaml`.
 
     Returns:
-        Dotted names of what it says otherwise about this stage than the one that the folder held; none for a new folder.
+        Dotted names of what it says otherwise about this stage than the one that the folder held, if any.
     """
     folder.mkdir(parents=True, exist_ok=True)
     used = json.loads(json.dumps(asdict(recipe)))

@@ -94,9 +94,10 @@ class TokenizerTraining:
     commitment: float = 0.25
     """Weight of the distance between latents and their codes (paper 0.25, released script 0.5)."""
     legible: float = 0.0
-    """Weight of a second task: a linear map, thrown away afterwards, is to read from each token alone where its joint is
-    in its frames (mean squared error, in spreads). A code may otherwise mean nothing without its neighbours, which the
-    decoder's convolutions unravel, but which attention, with its linear values, is long in learning."""
+    """Weight of a second task: a linear map, thrown away afterwards, is to read from each token alone where its joint
+    is in its frames (mean squared error, in relation to the way it went). A code may otherwise mean nothing without its
+    neighbours, which the decoder's convolutions unravel, but which attention, with its linear values, is long in
+    learning."""
     decay: float = 0.99
     """Of the running means that codes are (paper)."""
     reseed: Literal["unused", "released", "never"] = "unused"

@@ -27,6 +27,8 @@ REPORTED_CLIPS = 200
 REPORT_SEED = 20
 FOLDED = 4
 """Frames of a token."""
+NEAR = 0.25
+"""Mean square of a short way, in spreads: errors of shorter ones count no more."""
 
 
 class TokenizerObjective(nn.Module):
@@ -71,9 +73,18 @@ class TokenizerObjective(nn.Module):
         l1 = (self.decoded - joints).abs().mean()
         values = {"loss": l1 + self.commitment * loss_commit, "l1": l1, "commit": loss_commit}
         if self.read is not None:
-            values["misread"] = (self.read(latents) - folded(joints)).square().mean()
+            values["misread"] = misread(self.read(latents), folded(joints))
             values["loss"] = values["loss"] + self.legible * values["misread"]
         return values
+
+
+def misread(said: Tensor, meant: Tensor) -> Tensor:
+    """How wrong (..., k) is on average, from 0; 1 is what saying nothing comes to of joints that went far.
+
+    Errors are taken in relation to the way that a joint went: codes aren't enough to tell long ways to the millimetre.
+    """
+    wrong, way = (said - meant).square().mean(-1), meant.square().mean(-1)
+    return (wrong / (way + NEAR)).mean()
 
 
 def folded(joints: Tensor) -> Tensor:

@@ -29,9 +29,9 @@ _LIMBS: Final = np.asarray((4, 5, 7, 8, 18, 19, 20, 21)) - 1
 """Among the bones without the root's."""
 _BODY: Final = list(PARENTS[1:])
 WORLD: Final = 2
-"""Counts up whenever a seed comes to give another clip: what was made or measured of earlier ones is no longer right."""
+"""Counts up whenever a seed comes to give another clip: what was made or measured of earlier ones isn't right then."""
 _DRAWN_PX: Final = 128
-"""Smaller pictures are drawn about so large and shrunk: a camera doesn't pick points, and no more does a resized photo.
+"""Smaller pictures are drawn about so large and shrunk: a camera doesn't pick points, nor does a photo made small.
 Stripes and outlines finer than a pixel would jump otherwise, and take most of what a small autoencoder can hold."""
 
 
