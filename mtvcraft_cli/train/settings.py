@@ -105,10 +105,12 @@ class TokenizerTraining:
     reseed_steps: int = 20
     """Steps in which a code must have been used once (paper)."""
     base: str | None = None
-    """Checkpoint to start from: the released one, or a run's folder."""
+    """Checkpoint to start from: the released one, or a run's folder. Where the preset has a multiple of its codes, each
+    is split into several that training parts."""
     decoder_only: bool = False
     """Whether encoder and codes stay as they are, and with them the tokens of every motion: a transformer that was
-    trained with them never notices. With a base."""
+    trained with them never notices. Codes that are split are moved all the same: they come nearer to what the encoder
+    said, which such a transformer takes well. With a base."""
 
     def in_folder(self, folder: Path) -> "TokenizerTraining":
         """The same, with its motion sets looked for in a folder."""

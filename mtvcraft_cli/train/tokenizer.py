@@ -13,7 +13,7 @@ from mtvcraft_cli.joints.skeleton import PARTS
 from mtvcraft_cli.preset import JointAxes, Statistics
 from mtvcraft_cli.tokens.normalise import normalise, seen
 from mtvcraft_cli.tokens.tokenise import tokenise
-from mtvcraft_cli.tokens.tokenizer import MotionTokenizer, tokenizer_from_tensors
+from mtvcraft_cli.tokens.tokenizer import CODES, MotionTokenizer, tokenizer_from_tensors
 from mtvcraft_cli.train.codebook import MovingCodebook, SeededDraws
 from mtvcraft_cli.train.motion import MotionSet, draw_seen, gather, read_motion, seen_by_camera
 from mtvcraft_cli.train.outcome import Outcome
@@ -25,6 +25,10 @@ from mtvcraft_cli.windows import plan_windows
 
 REPORTED_CLIPS = 200
 REPORT_SEED = 20
+SPLIT_SEED = 21
+APART = 0.01
+"""How far a split code's parts lie from where it was, in spreads of the codebook."""
+CODEBOOK = "vq.codebook"
 FOLDED = 4
 """Frames of a token."""
 NEAR = 0.25
@@ -78,6 +82,15 @@ class TokenizerObjective(nn.Module):
         return values
 
 
+def split_codes(book: Tensor, codes: int) -> Tensor:
+    """Make `codes` codes of (k, d) ones, k a divisor of `codes`: each becomes several that lie close together.
+
+    Trained further they part (Linde, Buzo and Gray 1980), and tell more finely what one of them told.
+    """
+    noise = SeededDraws(SPLIT_SEED).noise(codes, book.shape[1])
+    return book.repeat_interleave(codes // len(book), dim=0) + APART * book.std() * noise.to(book.device)
+
+
 def misread(said: Tensor, meant: Tensor) -> Tensor:
     """How wrong (..., k) is on average, from 0; 1 is what saying nothing comes to of joints that went far.
 
@@ -126,7 +139,7 @@ class TokenizerStage:
         moving = None
         if settings.decoder_only:
             tokenizer.encoder.requires_grad_(False)
-        elif tokenizer.codes is not None:
+        if tokenizer.codes is not None and (not settings.decoder_only or self.split):
             moving = MovingCodebook(
                 tokenizer.codes, tokenizer.width, settings.decay, settings.reseed, settings.reseed_steps
             )
@@ -135,9 +148,14 @@ class TokenizerStage:
 
     def _tokenizer(self) -> MotionTokenizer:
         base = trained_before("tokenizer", self.settings.base, decoder_only=self.settings.decoder_only)
+        self.split = False
         if base is None:
             return MotionTokenizer(**self.sizes)
-        return tokenizer_from_tensors(self.sizes, read_tensors(base, within="module"))
+        tensors = read_tensors(base, within="module")
+        book, codes = tensors.get(CODEBOOK), self.sizes.get("codes", CODES)
+        if book is not None and codes is not None and codes > len(book) and codes % len(book) == 0:
+            self.split, tensors = True, {**tensors, CODEBOOK: split_codes(book.float(), codes)}
+        return tokenizer_from_tensors(self.sizes, tensors)
 
     def join(self, accelerator: Accelerator) -> None:
         """Codes are moved by the latents of all processes."""

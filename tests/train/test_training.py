@@ -29,8 +29,8 @@ from mtvcraft_cli.train.outcome import Outcome, pack
 from mtvcraft_cli.train.run import Trained, train
 from mtvcraft_cli.train.settings import Loop, load_recipe
 from mtvcraft_cli.train.shards import Shards, shrunk
-from mtvcraft_cli.train.stages import Kind, prepare_latents, train_stage
-from mtvcraft_cli.train.tokenizer import TokenizerObjective, folded, misread
+from mtvcraft_cli.train.stages import Kind, prepare_latents, statistics_of, train_stage
+from mtvcraft_cli.train.tokenizer import TokenizerObjective, TokenizerStage, folded, misread
 from mtvcraft_cli.weights.locate import locate
 from tests import tiny
 from tests.train.toy import toy_recipe
@@ -181,6 +181,28 @@ def test_a_decoder_trained_further_leaves_the_encoder_and_its_codes_as_they_are(
             load_preset(str(run / "preset.yaml")).vae["scaling_factor"] for run in (first.folder, tmp_path / "further")
         ]
         assert factors[0] == factors[1]
+
+
+def test_codes_that_are_split_part_and_lie_nearer_to_the_latents(tmp_path: Path) -> None:
+    first = trained("tokenizer", tmp_path)
+    base = {"tokenizer.base": str(first.folder), "tokenizer.decoder_only": True}
+    whole = load_recipe(str(tmp_path / "toy.yaml"))
+    assert whole.tokenizer is not None
+    joints = TokenizerStage(whole.tokenizer, whole.preset, statistics_of(whole)).batch(0, range(48))["joints"]
+    away = {}
+    for codes in (16, 64):
+        fresh_accelerator()
+        recipe = load_recipe(str(tmp_path / "toy.yaml"), base | {"preset.tokenizer.codes": codes})
+        run = train_stage("tokenizer", recipe, tmp_path / str(codes)).folder
+        tensors = load_file(run / "tokenizer.safetensors")
+        tokenizer = tokenizer_from_tensors(recipe.preset["tokenizer"], tensors)
+        with torch.no_grad():
+            latents = tokenizer.encode(joints)
+            away[codes] = float((tokenizer.look_up(tokenizer.quantise(latents)) - latents).square().mean())
+        before = load_file(first.folder / "tokenizer.safetensors")
+        assert all(torch.equal(tensors[name], before[name]) for name in tensors if name.startswith("encoder."))
+        assert len(tensors["vq.codebook"].unique(dim=0)) == codes
+    assert away[64] < 0.8 * away[16]
 
 
 @pytest.mark.parametrize("kind", ["tokenizer", "vae"])
