@@ -33,7 +33,11 @@ def writing(path: Path) -> Iterator[Path]:
         raise MtvcraftError(f"`{path}` is not a plain file", hint="name another output", exit=Exit.USAGE)
     draft = path.with_name(f".{path.stem[:64]}.{os.getpid()}.part{path.suffix}")
     try:
+        draft.touch()
+        mode = draft.stat().st_mode
+        draft.unlink()
         yield draft
+        draft.chmod(mode)  # safetensors keeps its files from everybody else
         with draft.open("rb+") as file:
             os.fsync(file.fileno())  # or a power cut could leave the new name with nothing behind it
         draft.replace(path)

@@ -20,6 +20,14 @@ def test_the_file_is_old_until_it_is_whole(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["a.txt"]
 
 
+def test_others_may_read_a_file_whatever_its_writer_thinks(tmp_path: Path) -> None:
+    plain, path = tmp_path / "plain", tmp_path / "a.safetensors"
+    plain.touch()
+    with writing(path) as draft:
+        draft.touch(mode=0o600)
+    assert path.stat().st_mode == plain.stat().st_mode
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_a_failure_leaves_the_old_file_only(error: type[BaseException], tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
