@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
-from mtvcraft_cli.preset import Preset, lora_of, preset_names
+from mtvcraft_cli.preset import BUILT_IN, Preset, lora_of, preset_names
 from mtvcraft_cli.weights.lock import Lock, weights_folder
 from mtvcraft_cli.weights.manifest import Released, Source, manifest, metric_networks
 
@@ -41,7 +41,7 @@ class Located:
     @property
     def licence(self) -> str:
         """The terms that come with it."""
-        if self.seed is not None:
+        if self.seed is not None or (self.path is not None and self.path.is_relative_to(BUILT_IN)):
             return "Apache-2.0"
         return self.released.licence if self.released else "that of your own files"
 

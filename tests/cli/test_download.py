@@ -157,6 +157,7 @@ def test_a_terminal_is_asked_and_may_refuse(tmp_path: Path, hub: Hub, at_hub: di
         pid, terminal = pty.fork()
         if pid == 0:
             os.chdir(tmp_path)
+            heeding_ctrl_c()
             os.environ.update({**at_hub, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / ".cache")})
             words = [sys.executable, "-m", "mtvcraft_cli", "tokenize", "drive.npy", "--preset", "toy"]
             os.execv(sys.executable, words)
@@ -263,6 +264,15 @@ def test_what_can_t_be_had_is_said_with_a_way_out(
 def test_what_comes_in_the_package_needs_nothing(here: Here) -> None:
     told = json.loads(here("download", "mini", "--offline", "--json", check=0).stdout)
     assert (told["files"], told["total_bytes"]) == ([], 0)
+
+
+def test_the_small_model_is_whole_and_light() -> None:
+    parts = locate(load_preset("mini"), None)
+    assert {part.licence for part in parts.values()} == {"Apache-2.0"}
+    assert not any(part.missing or part.seed is not None for part in parts.values())
+    assert sum(part.size_bytes for part in parts.values()) < 60_000_000
+    for part in parts.values():
+        assert all(tensor.dtype == torch.float16 for tensor in read_tensors(part.files[0]).values())
 
 
 def test_a_plan_lists_every_source_s_own_paths_and_what_is_known(here: Here) -> None:

@@ -238,7 +238,7 @@ def test_doctor_refuses_what_does_not_fit_and_shortens_what_would_take_hours(
     parts = locate(preset, tmp_path)
     monkeypatch.setattr(quantising, "free_memory", lambda: 100 * GIB)
     assert quantising._window(preset, parts, "cpu").frames == 9
-    assert quantising._window(load_preset("mini"), locate(load_preset("mini"), tmp_path), "cpu").frames == 49
+    assert quantising._window(load_preset("mini"), locate(load_preset("mini"), tmp_path), "cpu").frames == 25
     monkeypatch.setattr(quantising, "free_memory", lambda: 8 * GIB)
     with pytest.raises(MtvcraftError, match="can't be measured here") as caught:
         compare(preset, tmp_path, "cpu")

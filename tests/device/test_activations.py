@@ -98,7 +98,7 @@ def test_decoding_with_cogvideox_vae(latent_frames: int) -> None:
 
 
 def test_tiles_bound_what_decoding_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = dict(load_preset("mini").vae)
+    config = {**load_preset("7b").vae, "block_out_channels": (24, 48, 48, 64), "norm_num_groups": 8}
     vae = built(AutoencoderKLCogVideoX, config)
     vae.enable_tiling(64, 64, 0.25, 0.25)
     monkeypatch.setattr(vae_small, "TILE_PX", (64, 64))
