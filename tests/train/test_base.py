@@ -1,7 +1,6 @@
 """An MV-DiT before its first step, made of CogVideoX-5B in the layout it is published in."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +112,6 @@ def test_a_run_from_a_base_moves_all_of_it(tmp_path: Path) -> None:
     copied, published = load_file(done.folder / "vae.safetensors"), read_tensors(tmp_path / "published")
     assert all(torch.equal(copied[name], tensor) for name, tensor in published.items())
 
-    shutil.copytree(done.folder / "latents", tmp_path / "further/latents")
     changes |= {"dit.base": str(done.folder / "transformer.safetensors"), "dit.trains": "motion"}
     changes |= {"dit.loop.precision": "bfloat16", "dit.report_clips": 1}
     fresh_accelerator()
