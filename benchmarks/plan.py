@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from mtvcraft_cli.device import stepping, vae_large, vae_small
+from mtvcraft_cli.device.sizes import latent_px
 from mtvcraft_cli.preset import load_preset
 
 SMALL_VAE: dict[str, Any] = dict(load_preset("mini").vae)
@@ -70,6 +71,8 @@ FULL = {
     "vae of 17b, encode": ("large_encode", (128, 128), 9),
 }
 """Stages of full-size networks, which take a while."""
+STEP_PX = 8
+"""Pixels of a latent pixel that transformers are measured with."""
 RUNS = {"mini, 9 frames": ("mini", 9)}
 
 
@@ -83,7 +86,8 @@ def predicted(kind: str, size_px: tuple[int, int], frames: int, full: bool) -> t
     """Bytes that a stage adds, and its floating-point operations."""
     latent = (frames - 1) // 4 + 1
     if kind.endswith("step"):
-        step = getattr(stepping, kind)(SMALL if kind == "small_step" else LARGE, latent, size_px, 2, 4)
+        small, size = kind == "small_step", (size_px[0] // STEP_PX, size_px[1] // STEP_PX)
+        step = getattr(stepping, kind)(SMALL if small else LARGE, latent, size, 2, 4)
         return step.peak_bytes, 2 * step.branch_work
     sizes = vae_sizes(kind, full=full)
     length = latent if kind.endswith("decode") else frames
@@ -111,7 +115,8 @@ def stage(kind: str, size_px: tuple[int, int], frames: int, full: bool) -> Calla
         return Rotary(torch.randn(tokens, wide), torch.randn(tokens, wide))
 
     (width, height), latent = size_px, (frames - 1) // 4 + 1
-    rows, columns = height // 8, width // 8
+    px = STEP_PX if kind.endswith("step") else latent_px(vae_sizes(kind, full=full))
+    rows, columns = height // px, width // px
     patches, motion = latent * rows * columns // 4, 24 * latent
     if kind == "small_step":
         small = built(cogvideox.CogVideoXMotionTransformer, cogvideox.build_transformer, SMALL)

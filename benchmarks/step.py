@@ -28,6 +28,7 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mtvcraft_cli.device.sizes import latent_size
 from mtvcraft_cli.latents import cogvideox, wan
 from mtvcraft_cli.latents.faster import fuse
 from mtvcraft_cli.latents.rope import Rotary, motion_table, visual_table, wan_motion_table, wan_visual_table
@@ -225,14 +226,17 @@ def case(name: str) -> tuple[nn.Module, Callable[..., Tensor], dict[str, Any]]:
     slice_of_7b = {"num_layers": 2, "unconditional_motion_shape": (24, 3072)}
     with init_empty_weights():
         empty = cogvideox.CogVideoXMotionTransformer(**(preset.transformer if name == "mini" else slice_of_7b))
-    rows, columns, batch = (preset.size_px[1] // 16, preset.size_px[0] // 16, 2) if name == "mini" else (16, 16, 1)
+    columns, rows, frames, batch = 16, 16, 13, 1
+    if name == "mini":
+        columns, rows = (side // empty.config.patch_size for side in latent_size(preset.vae, preset.size_px))
+        frames, batch = (preset.frames + 3) // 4, 2
     heads, head_dim = empty.config.num_attention_heads, empty.config.attention_head_dim
     given = {
-        "latents": torch.randn(batch, 13, 32, 2 * rows, 2 * columns, generator=generator),
+        "latents": torch.randn(batch, frames, 32, 2 * rows, 2 * columns, generator=generator),
         "times": torch.full((batch,), 421),
-        "tokens": torch.randn(batch, 13 * 24, heads * head_dim, generator=generator),
-        "visual": visual_table(13, rows, columns, head_dim),
-        "motion": motion_table(13, mean_mm, head_dim),
+        "tokens": torch.randn(batch, frames * 24, heads * head_dim, generator=generator),
+        "visual": visual_table(frames, rows, columns, head_dim),
+        "motion": motion_table(frames, mean_mm, head_dim),
     }
     return cogvideox.build_transformer(empty.config, seeded_tensors(empty, 0)), plain_step, given
 

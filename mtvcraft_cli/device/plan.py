@@ -405,7 +405,7 @@ class _Run:
         make = stepping.small_step if self.small else stepping.large_step
         encode = small_encode if self.small else large_encode
         decode = small_decode if self.small else large_decode
-        whole = make(told, frames, size, batch, wide)
+        whole = make(told, frames, sizes.latent_size(vae, size), batch, wide)
         self.step = replace(whole, peak_bytes=whole.peak_bytes // sharing)
         each = branches(preset.sampler, preset.backbone)
         roomy = is_roomy(placement, task.ranks)

@@ -136,6 +136,18 @@ def large_transformer(sizes: Sizes) -> Count:
     )
 
 
+def latent_px(vae: Sizes) -> int:
+    """Pixels of a side that become one latent pixel: each of a VAE's levels but the last halves both sides."""
+    levels = vae.get("block_out_channels", vae.get("dim_mult", (1, 2, 4, 4)))
+    return int(2 ** (len(levels) - 1))
+
+
+def latent_size(vae: Sizes, size_px: tuple[int, int]) -> tuple[int, int]:
+    """Width and height in latent pixels."""
+    px = latent_px(vae)
+    return size_px[0] // px, size_px[1] // px
+
+
 def small_vae(sizes: Sizes) -> Count:
     """CogVideoX's VAE, encoder and decoder."""
     channels = sizes.get("block_out_channels", (128, 256, 256, 512))

@@ -25,13 +25,13 @@ class Step:
     """Floating-point operations of one branch."""
 
 
-def visual_tokens(latent_frames: int, size_px: tuple[int, int], patch: int = 2) -> int:
-    """Video patches s of a window: a latent pixel is 8 pixels wide, a patch `patch` latent pixels."""
-    width, height = (side // 8 // patch for side in size_px)
+def visual_tokens(latent_frames: int, latent_size: tuple[int, int], patch: int) -> int:
+    """Video patches s of a window, each `patch` latent pixels wide and high."""
+    width, height = (side // patch for side in latent_size)
     return latent_frames * width * height
 
 
-def small_step(sizes: Sizes, latent_frames: int, size_px: tuple[int, int], batch: int, wide: int) -> Step:
+def small_step(sizes: Sizes, latent_frames: int, latent_size: tuple[int, int], batch: int, wide: int) -> Step:
     """A step of the MV-DiT on CogVideoX; `wide` are the bytes of a number."""
     head = sizes.get("attention_head_dim", 64)
     d, layers, patch = (
@@ -39,7 +39,7 @@ def small_step(sizes: Sizes, latent_frames: int, size_px: tuple[int, int], batch
         sizes.get("num_layers", 42),
         sizes.get("patch_size", 2),
     )
-    s, n = visual_tokens(latent_frames, size_px, patch), JOINTS * latent_frames
+    s, n = visual_tokens(latent_frames, latent_size, patch), JOINTS * latent_frames
     whole = 4 / wide  # float32 in units of a number
     turning = whole + (whole + 1 if wide < 4 else 0)  # pairs in float32 once turned; before, and as they are given back
     units = max(
@@ -57,7 +57,7 @@ def small_step(sizes: Sizes, latent_frames: int, size_px: tuple[int, int], batch
     return Step(s, n, int(units * batch * s * d * wide) + wide * (latents + batch * n * d) + tables, work)
 
 
-def large_step(sizes: Sizes, latent_frames: int, size_px: tuple[int, int], batch: int, wide: int) -> Step:
+def large_step(sizes: Sizes, latent_frames: int, latent_size: tuple[int, int], batch: int, wide: int) -> Step:
     """A step of the MV-DiT on Wan; norms and modulation are float32."""
     head = sizes.get("attention_head_dim", 128)
     d, layers, inner = (
@@ -66,7 +66,7 @@ def large_step(sizes: Sizes, latent_frames: int, size_px: tuple[int, int], batch
         sizes.get("ffn_dim", 13824),
     )
     patch, text = sizes.get("patch_size", (1, 2, 2)), sizes.get("text_len", 512)
-    s, n = visual_tokens(latent_frames, size_px, patch[1]) // patch[0], JOINTS * latent_frames
+    s, n = visual_tokens(latent_frames, latent_size, patch[1]) // patch[0], JOINTS * latent_frames
     context = text + PICTURE_TOKENS
     whole = 4 / wide
     cast = whole if wide < 4 else 0

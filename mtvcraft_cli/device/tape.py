@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-LATENT_PX = 8
-"""Pixels of a side that become one latent pixel, in both families."""
 FEW = 20480
 """PyTorch on a CPU convolves one clip by way of a matrix of all products' inputs where its channels, frames and rows
 multiplied are no more than this; larger ones go to oneDNN."""

@@ -5,13 +5,13 @@ c channels, t frames, h x w pixels of a layer's input; `vae_small` is its siblin
 
 from dataclasses import dataclass
 
-from mtvcraft_cli.device.sizes import Sizes, wan_levels
-from mtvcraft_cli.device.tape import LATENT_PX, Coding, Span, Tape
+from mtvcraft_cli.device.sizes import Sizes, latent_px, latent_size, wan_levels
+from mtvcraft_cli.device.tape import Coding, Span, Tape
 
 
 def large_decode(sizes: Sizes, frames: int, size_px: tuple[int, int], wide: int, *, on_cpu: bool) -> Coding:
     """Wan's decoder over F latent frames, one by one; frames go to RAM as they are made."""
-    h, w = (side // LATENT_PX for side in size_px[::-1])
+    w, h = latent_size(sizes, size_px)
     latent = sizes.get("z_dim", 16)
     levels = list(wan_levels(sizes, decoder=True))
     tape, works = Tape(wide, copies=on_cpu), []
@@ -51,7 +51,7 @@ def large_encode(sizes: Sizes, frames: int, size_px: tuple[int, int], wide: int,
         now = walk.middle(now, c, t, rows, columns)
         walk.end(now, c, 2 * latent, t, rows, columns)
         works.append(tape.work - before)
-    coded = 3 * 2 * latent * ((frames - 1) // 4 + 1) * pixels // LATENT_PX**2
+    coded = 3 * 2 * latent * ((frames - 1) // 4 + 1) * pixels // latent_px(sizes) ** 2
     return Coding(tape.peak + wide * (3 * frames * pixels + coded), works[0] + works[-1] * ((frames - 1) // 4))
 
 

@@ -7,8 +7,8 @@ is tested against the real classes.
 from collections.abc import Callable
 from itertools import pairwise
 
-from mtvcraft_cli.device.sizes import Sizes
-from mtvcraft_cli.device.tape import LATENT_PX, Coding, Span, Tape
+from mtvcraft_cli.device.sizes import Sizes, latent_px
+from mtvcraft_cli.device.tape import Coding, Span, Tape
 
 TILE_PX = (360, 240)
 """Width and height above which CogVideoX's VAE works tile by tile (released code)."""
@@ -18,7 +18,7 @@ OVERLAP = (1 / 5, 1 / 6)
 
 def small_decode(sizes: Sizes, frames: int, size_px: tuple[int, int], wide: int, *, on_cpu: bool) -> Coding:
     """CogVideoX's decoder over F latent frames: three first (two if F is even), then two at a time."""
-    tiles, tiled = _tiles(size_px, frames, sizes.get("latent_channels", 16), 3, wide)
+    tiles, tiled = _tiles(size_px, latent_px(sizes), frames, sizes.get("latent_channels", 16), 3, wide)
     cuts = [0, *range(min(frames, 2 + frames % 2), frames + 1, 2)]
     parts = [end - start for start, end in pairwise(cuts)]
     return _in_parts(partial_decoder(sizes), parts, tiles, tiled, wide, on_cpu=on_cpu)
@@ -26,7 +26,7 @@ def small_decode(sizes: Sizes, frames: int, size_px: tuple[int, int], wide: int,
 
 def small_encode(sizes: Sizes, frames: int, size_px: tuple[int, int], wide: int, *, on_cpu: bool) -> Coding:
     """CogVideoX's encoder over T frames: eight at a time, the first part takes the remainder as well."""
-    tiles, tiled = _tiles(size_px, frames, 3, 2 * sizes.get("latent_channels", 16), wide, encode=True)
+    tiles, tiled = _tiles(size_px, latent_px(sizes), frames, 3, 2 * sizes.get("latent_channels", 16), wide, encode=True)
     parts = [8 + frames % 8] + [8] * (frames // 8 - 1)
     return _in_parts(partial_encoder(sizes), parts, tiles, tiled, wide, on_cpu=on_cpu)
 
@@ -36,16 +36,16 @@ Layers = Callable[[Tape, Span], None]
 
 
 def _tiles(
-    size_px: tuple[int, int], frames: int, inputs: int, outputs: int, wide: int, *, encode: bool = False
+    size_px: tuple[int, int], px: int, frames: int, inputs: int, outputs: int, wide: int, *, encode: bool = False
 ) -> tuple[list[tuple[int, int]], int]:
-    """Widths and heights of the tiles, in latent pixels for a decoder; the bytes of input and output around them."""
-    unit = 1 if encode else LATENT_PX
+    """Widths and heights of the tiles, for a decoder in latent pixels, which are `px` wide; the bytes around them."""
+    unit = 1 if encode else px
     whole = [side // unit for side in size_px]
     limit = [side // unit for side in TILE_PX]
     pixels = size_px[0] * size_px[1]
     longer = frames if encode else 4 * frames - 3
     shorter = (frames - 1) // 4 + 1 if encode else frames
-    coded = pixels // LATENT_PX**2 * shorter * (outputs if encode else inputs)
+    coded = pixels // px**2 * shorter * (outputs if encode else inputs)
     plain = pixels * longer * (inputs if encode else outputs)
     if all(side <= most for side, most in zip(whole, limit, strict=True)):
         return [(whole[0], whole[1])], wide * (coded + plain)
@@ -205,15 +205,14 @@ def partial_encoder(sizes: Sizes) -> Layers:
 
 def _down(tape: Tape, c: int, span: Span, *, time: bool) -> int:
     """Half the height and width, and in `time` half the frames but for an odd one."""
-    held = []
+    pooled = joined = 0
     if time:
-        held.append(tape.hold(span.of(c)))  # frames last, to average neighbours
-        span = span._replace(t=(span.t + 1) // 2)
-        held += [tape.hold(span.of(c)) for _ in range(1 + span.t % 2)]
+        pooled = tape.hold(span._replace(t=span.t // 2).of(c))
+        odd, span = span.t % 2, span._replace(t=(span.t + 1) // 2)
+        joined = tape.hold(span.of(c)) if odd else 0  # the first frame before the averages of the others
     edged = Span(span.t, span.h + 1, span.w + 1)
     padded = tape.hold(edged.of(c))
-    ordered = tape.hold(edged.of(c))
-    tape.free(padded)
+    tape.free(joined)
     made = tape.convolve(c, c, edged, Span(span.t, span.h // 2, span.w // 2), 9, flat=True)
-    tape.free(ordered, *held)
+    tape.free(padded, pooled)
     return made

@@ -10,6 +10,7 @@ from mtvcraft_cli.device import stepping
 from mtvcraft_cli.device.memory import free_memory
 from mtvcraft_cli.device.placement import Packing, Quantize, stored_bytes
 from mtvcraft_cli.device.plan import PROGRAM_BYTES, counts_of
+from mtvcraft_cli.device.sizes import latent_size
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.jobs.fit import machine_of, memory_text, sources_of
 from mtvcraft_cli.preset import Preset
@@ -114,7 +115,7 @@ def _window(preset: Preset, parts: Mapping[str, Located], device: str) -> Window
     sizes = {**preset.transformer, **sources["transformer"].sizes}
     for frames in (preset.frames, SHORTEST):
         window = plan_windows(frames, preset.frames, preset.overlap)[0]
-        planned = step(sizes, window.latent_frames, preset.size_px, 1, wide)
+        planned = step(sizes, window.latent_frames, latent_size(preset.vae, preset.size_px), 1, wide)
         if device != "cpu" or planned.branch_work < PATIENT:
             break
     count = counts_of(preset, sources)["transformer"]
@@ -160,7 +161,7 @@ def small_inputs(transformer: Any, preset: Preset, latent_frames: int) -> list[A
     from mtvcraft_cli.latents.rope import motion_table, visual_table
 
     sizes, generator = transformer.config, torch.Generator().manual_seed(0)
-    width, height = (side // 8 for side in preset.size_px)
+    width, height = latent_size(preset.vae, preset.size_px)
     wide, head, patch = sizes.num_attention_heads * sizes.attention_head_dim, sizes.attention_head_dim, sizes.patch_size
     return [
         torch.randn(1, latent_frames, sizes.in_channels, height, width, generator=generator),
@@ -178,7 +179,7 @@ def large_inputs(transformer: Any, preset: Preset, latent_frames: int) -> list[A
     from mtvcraft_cli.latents.rope import wan_motion_table, wan_visual_table
 
     sizes, generator = transformer.config, torch.Generator().manual_seed(0)
-    width, height = (side // 8 for side in preset.size_px)
+    width, height = latent_size(preset.vae, preset.size_px)
     head, (_, rows, columns) = sizes.attention_head_dim, sizes.patch_size
     return [
         torch.randn(1, sizes.in_channels, latent_frames, height, width, generator=generator),

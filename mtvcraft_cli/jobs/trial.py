@@ -90,7 +90,7 @@ def toy(preset: Preset) -> Preset:
             "time_embed_dim": 16,
             "unconditional_motion_shape": [24, width],
         },
-        vae={**preset.vae, "block_out_channels": [8, 8, 8, 8], "norm_num_groups": 4},
+        vae={**preset.vae, "block_out_channels": [8, 8, 8], "norm_num_groups": 4},
         weights=dict.fromkeys(preset.weights, "seeded:0"),
     )
 

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mtvcraft_cli.device.sizes import latent_size
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import write_text_whole
 from mtvcraft_cli.preset import AUTO_PX
@@ -175,8 +177,9 @@ def keep_recipe(recipe: Recipe, folder: Path, kind: Kind) -> list[str]:
         Dotted names of what it says otherwise about this stage than the one that the folder held, if any.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    used = json.loads(json.dumps(asdict(recipe)))
-    before = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")) if (folder / RECIPE).is_file() else used
+    used = before = json.loads(json.dumps(asdict(recipe)))
+    with suppress(FileNotFoundError, yaml.YAMLError):  # whoever spoilt it doesn't want it back
+        before = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
     text = yaml.safe_dump(used, sort_keys=False, allow_unicode=True, width=110)
     write_text_whole(folder / RECIPE, "# What this run was trained with.\n" + text)
     return [name for name in unlike(before, used) if name.partition(".")[0] in (kind, "preset", "data")]
@@ -201,11 +204,9 @@ def read_log(folder: Path, kind: str) -> dict[str, Any]:
 def _latent_bytes(preset: Mapping[str, Any]) -> int:
     """What the latents of one window come to, in float16: of the window and its reference."""
     vae, frames = preset["vae"], (preset["frames"] + 3) // 4
-    wide, high = AUTO_PX if preset["size_px"] == "auto" else preset["size_px"]
+    wide, high = latent_size(vae, AUTO_PX if preset["size_px"] == "auto" else tuple(preset["size_px"]))
+    pixels = wide * high
     if preset["backbone"] == "wan":
-        shrink = 2 ** sum(1 for _ in vae["dim_mult"][1:])
-        pixels = (wide // shrink) * (high // shrink)
         # What is known of the frames is as long as the window, and has a mask; CLIP has a token for each patch.
         return 2 * ((2 * vae["z_dim"] + 4) * pixels * frames + 257 * preset["transformer"]["image_dim"])
-    shrink = 2 ** (len(vae["block_out_channels"]) - 1)
-    return 2 * vae["latent_channels"] * (wide // shrink) * (high // shrink) * (frames + 1)
+    return 2 * vae["latent_channels"] * pixels * (frames + 1)

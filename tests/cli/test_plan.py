@@ -101,6 +101,7 @@ def test_every_model_is_planned_where_none_is_named(tmp_path: Path) -> None:
 def test_without_a_card_named_this_machine_is_looked_at(tmp_path: Path) -> None:
     told = plan("--preset", "mini", "--device", "cpu", cwd=tmp_path)
     assert (told["device"], told["card_peak_bytes"], told["fits"]) == ("cpu", None, True)
+    assert told["visual_tokens"] == 7 * 8 * 8  # 25 frames of 64 x 64 at 4 pixels a latent pixel, 2 of those a patch
     assert told["time_source"] == "guess"
 
 

@@ -53,7 +53,7 @@ def test_a_step_of_the_small_model_at_full_width_and_size(dtype: torch.dtype, ba
     latents, tokens = empty(batch, 13, 32, 64, 64, dtype=dtype), empty(batch, 312, 3072, dtype=dtype)
     times = torch.zeros(batch, dtype=torch.int64, device=META)
     given = (latents, times, tokens, table(13312, 64), table(312, 64))
-    step = stepping.small_step(SEVEN, 13, (512, 512), batch, wide)
+    step = stepping.small_step(SEVEN, 13, (64, 64), batch, wide)
     assert (step.visual_tokens, step.motion_tokens) == (13312, 312)
     close(step.peak_bytes, peak_bytes(module, module, *given))
     if batch == 1 and wide == 4:
@@ -76,7 +76,7 @@ def test_a_step_of_the_large_model_at_full_width_and_size(dtype: torch.dtype, ba
         table(13312, 128),
         table(312, 128),
     )
-    step = stepping.large_step(SEVENTEEN, 13, (512, 512), batch, wide)
+    step = stepping.large_step(SEVENTEEN, 13, (64, 64), batch, wide)
     close(step.peak_bytes, peak_bytes(module, module, *given))
     if batch == 1 and wide == 4:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -84,11 +84,12 @@ def test_a_step_of_the_large_model_at_full_width_and_size(dtype: torch.dtype, ba
         assert abs(step.branch_work / counter.get_total_flops() - 1) < 0.02
 
 
+@pytest.mark.parametrize(("name", "latent_px"), [("7b", 8), ("mini", 4)])
 @pytest.mark.parametrize("latent_frames", [3, 4])
-def test_decoding_with_cogvideox_vae(latent_frames: int) -> None:
-    config = dict(load_preset("7b").vae)
+def test_decoding_with_cogvideox_vae(latent_frames: int, name: str, latent_px: int) -> None:
+    config = dict(load_preset(name).vae)
     vae = built(AutoencoderKLCogVideoX, config)
-    coded = empty(1, 16, latent_frames, 16, 16)
+    coded = empty(1, 16, latent_frames, 128 // latent_px, 128 // latent_px)
     real = peak_bytes(vae, lambda coded: vae.decode(coded).sample, coded)
     told = small_decode(config, latent_frames, (128, 128), 4, on_cpu=False)
     close(told.peak_bytes, real)
@@ -112,9 +113,10 @@ def test_tiles_bound_what_decoding_takes(monkeypatch: pytest.MonkeyPatch) -> Non
     assert abs(told.work / counter.get_total_flops() - 1) < 0.01
 
 
+@pytest.mark.parametrize("name", ["7b", "mini"])
 @pytest.mark.parametrize("frames", [9, 17])
-def test_encoding_with_cogvideox_vae(frames: int) -> None:
-    config = dict(load_preset("7b").vae)
+def test_encoding_with_cogvideox_vae(frames: int, name: str) -> None:
+    config = dict(load_preset(name).vae)
     vae = built(AutoencoderKLCogVideoX, config)
     video = empty(1, 3, frames, 128, 128)
     real = peak_bytes(vae, lambda video: vae.encode(video).latent_dist.mode(), video)
