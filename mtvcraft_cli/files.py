@@ -37,7 +37,8 @@ def writing(path: Path) -> Iterator[Path]:
         mode = draft.stat().st_mode
         draft.unlink()
         yield draft
-        draft.chmod(mode)  # safetensors keeps its files from everybody else
+        if draft.stat().st_mode != mode:
+            draft.chmod(mode)  # safetensors keeps its files from everybody else
         with draft.open("rb+") as file:
             os.fsync(file.fileno())  # or a power cut could leave the new name with nothing behind it
         draft.replace(path)

@@ -31,7 +31,7 @@ from mtvcraft_cli.tokens.tokenizer import tokenizer_from_tensors
 from mtvcraft_cli.train.clips import OnClips, in_relation, stacked
 from mtvcraft_cli.train.examples import Example, Examples, WorldExamples
 from mtvcraft_cli.train.outcome import Outcome
-from mtvcraft_cli.train.parts import locate, needed
+from mtvcraft_cli.train.parts import locate, needed, told_scale
 from mtvcraft_cli.train.pointing import Pointing
 from mtvcraft_cli.train.run import samples_rng
 from mtvcraft_cli.train.settings import DitTraining
@@ -180,7 +180,7 @@ class DitStage(OnClips):
         self.settings, self.stats, self.held = settings, stats, held
         tensors = {part: read_tensors(path, within="module") for part, path in parts.items()}
         self.tokenizer = tokenizer_from_tensors(preset["tokenizer"], tensors["tokenizer"])
-        factor = scale_of(parts["vae"], preset)
+        factor = told_scale(parts["vae"]) or float(preset["vae"]["scaling_factor"])
         self.preset = {**preset, "vae": {**preset["vae"], "scaling_factor": factor}}
         self.vae: AutoencoderKLCogVideoX = build_vae(self.preset["vae"], tensors["vae"])
         self.outcome = Outcome(self.preset, stats, parts)
@@ -368,12 +368,3 @@ def widened(sizes: Mapping[str, Any], base: Mapping[str, Tensor], *, all_trained
         new = patch.new_zeros(len(patch), empty.config.in_channels - patch.shape[1], *patch.shape[2:])
         tensors["patch_embed.proj.weight"] = torch.cat([patch, new], dim=1)
     return tensors
-
-
-def scale_of(vae: Path, preset: Mapping[str, Any]) -> float:
-    """The scaling factor that training found for a VAE: in the preset beside its weights, else in ours."""
-    import yaml
-
-    beside = vae.parent / "preset.yaml"
-    content = yaml.safe_load(beside.read_text(encoding="utf-8")) if beside.is_file() else preset
-    return float(content["vae"]["scaling_factor"])

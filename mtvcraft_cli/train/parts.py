@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mtvcraft_cli.cache import Cache, default_folder
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.train.shards import fingerprint
@@ -93,6 +95,14 @@ def trained_before(part: str, base: str | None, *, decoder_only: bool) -> Path |
             exit=Exit.WEIGHTS,
         )
     return file
+
+
+def told_scale(vae: Path) -> float | None:
+    """The scaling factor that training found for a VAE: in the preset beside its weights, if there is one."""
+    beside = vae.parent / "preset.yaml"
+    if not beside.is_file():
+        return None
+    return float(yaml.safe_load(beside.read_text(encoding="utf-8"))["vae"]["scaling_factor"])
 
 
 def content_of(*parts: Located) -> str:

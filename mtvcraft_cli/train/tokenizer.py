@@ -135,27 +135,28 @@ class TokenizerStage:
         seed = settings.loop.seed
         self.motion, self.held = motion or read_sets(settings)
         torch.manual_seed(seed)
-        tokenizer = self._tokenizer()
+        tokenizer, split = self._tokenizer()
         moving = None
         if settings.decoder_only:
             tokenizer.encoder.requires_grad_(False)
-        if tokenizer.codes is not None and (not settings.decoder_only or self.split):
+        if tokenizer.codes is not None and (split or not settings.decoder_only):
             moving = MovingCodebook(
                 tokenizer.codes, tokenizer.width, settings.decay, settings.reseed, settings.reseed_steps
             )
         legible = 0.0 if settings.decoder_only else settings.legible
         self.objective = TokenizerObjective(tokenizer, moving, settings.commitment, seed, legible)
 
-    def _tokenizer(self) -> MotionTokenizer:
+    def _tokenizer(self) -> tuple[MotionTokenizer, bool]:
+        """What is trained, and whether its codes are split ones of a base."""
         base = trained_before("tokenizer", self.settings.base, decoder_only=self.settings.decoder_only)
-        self.split = False
         if base is None:
-            return MotionTokenizer(**self.sizes)
-        tensors = read_tensors(base, within="module")
+            return MotionTokenizer(**self.sizes), False
+        tensors = dict(read_tensors(base, within="module"))
         book, codes = tensors.get(CODEBOOK), self.sizes.get("codes", CODES)
-        if book is not None and codes is not None and codes > len(book) and codes % len(book) == 0:
-            self.split, tensors = True, {**tensors, CODEBOOK: split_codes(book.float(), codes)}
-        return tokenizer_from_tensors(self.sizes, tensors)
+        split = book is not None and codes is not None and codes > len(book) and codes % len(book) == 0
+        if split:
+            tensors[CODEBOOK] = split_codes(tensors[CODEBOOK].float(), codes)
+        return tokenizer_from_tensors(self.sizes, tensors), split
 
     def join(self, accelerator: Accelerator) -> None:
         """Codes are moved by the latents of all processes."""

@@ -11,12 +11,13 @@ from diffusers import AutoencoderKLCogVideoX
 from PIL import Image
 from torch import Tensor, nn
 
+from mtvcraft_cli.device.sizes import latent_size
 from mtvcraft_cli.latents.vae import build_vae, decode, encode_video, to_frames, to_video
 from mtvcraft_cli.preset import Statistics
 from mtvcraft_cli.shapes import Frames
 from mtvcraft_cli.train.examples import Examples
 from mtvcraft_cli.train.outcome import Outcome
-from mtvcraft_cli.train.parts import trained_before
+from mtvcraft_cli.train.parts import told_scale, trained_before
 from mtvcraft_cli.train.run import check_whole, samples_rng
 from mtvcraft_cli.train.settings import VaeTraining, check_lengths
 from mtvcraft_cli.train.start import start_from_averages
@@ -69,6 +70,7 @@ class VaeStage:
         self.size_px = (preset["size_px"][0], preset["size_px"][1])
         self.config = preset["vae"]
         self.outcome = Outcome(preset, stats)
+        self.base = trained_before("vae", settings.base, decoder_only=settings.decoder_only)
         torch.manual_seed(settings.loop.seed)
         vae = self._vae()
         if settings.loop.gradient_checkpointing:
@@ -77,9 +79,8 @@ class VaeStage:
 
     def _vae(self) -> AutoencoderKLCogVideoX:
         settings = self.settings
-        base = trained_before("vae", settings.base, decoder_only=settings.decoder_only)
-        if base is not None:
-            vae = build_vae(self.config, read_tensors(base)).train()
+        if self.base is not None:
+            vae = build_vae(self.config, read_tensors(self.base)).train()
             vae.encoder.requires_grad_(not settings.decoder_only)
             return vae
         vae = AutoencoderKLCogVideoX(**self.config)
@@ -123,8 +124,9 @@ class VaeStage:
         return {"psnr_db": float(np.mean(made)), "still_db": float(np.mean(still))}
 
     def export(self, folder: Path, whole: Mapping[str, Tensor] | None = None) -> None:  # noqa: ARG002
-        """Write the VAE and a preset that scales its latents to unit spread."""
-        factor = self.scaling_factor()
+        """Write the VAE and a preset that scales its latents to unit spread, or as transformers on them know it."""
+        kept = told_scale(self.base) if self.base is not None and self.settings.decoder_only else None
+        factor = self.scaling_factor() if kept is None else kept
         config = {**self.config, "scaling_factor": factor}
         self.outcome.write(folder, {"vae": config}, vae=self.objective.vae)
 
@@ -148,8 +150,8 @@ class VaeStage:
 
 def latent_shape(config: Mapping[str, Any], size_px: tuple[int, int], frames: int) -> tuple[int, int, int, int]:
     """(C, F, h, w) of a clip's latents."""
-    shrink = 2 ** (len(config["block_out_channels"]) - 1)
-    return config["latent_channels"], (frames + 3) // 4, size_px[1] // shrink, size_px[0] // shrink
+    width, height = latent_size(config, size_px)
+    return config["latent_channels"], (frames + 3) // 4, height, width
 
 
 def psnr_db(true: Frames, made: Frames) -> float:

@@ -30,9 +30,9 @@ _LIMBS: Final = np.asarray((4, 5, 7, 8, 18, 19, 20, 21)) - 1
 _BODY: Final = list(PARENTS[1:])
 WORLD: Final = 2
 """Counts up whenever a seed comes to give another clip: what was made or measured of earlier ones isn't right then."""
-_DRAWN_PX: Final = 128
-"""Smaller pictures are drawn about so large and shrunk: a camera doesn't pick points, nor does a photo made small.
-Stripes and outlines finer than a pixel would jump otherwise, and take most of what a small autoencoder can hold."""
+_SMALL_PX: Final = 64
+"""Pictures up to so large are drawn twice as large and shrunk: a camera doesn't pick points, nor does a photo made
+small. Stripes and outlines finer than a pixel would jump, and take most of what a small autoencoder can hold."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def scene(seed: int, split: Split, size_px: tuple[int, int], frames: int, motion
         best = max(best, _plan(rng, figure, frames, size_px, motions, matched), key=lambda plan: plan.worth)
     style = _drawn_style(rng)
     stage = _drawn_stage(rng, figure, style, best.motion_mm)
-    shot = film(figure, best.motion_mm, best.camera, stage, max(1, _DRAWN_PX // max(size_px)), style)
+    shot = film(figure, best.motion_mm, best.camera, stage, 1 + (max(size_px) <= _SMALL_PX), style)
     return Scene(shot.frames, shot.masks, best.joints_mm, shot.joints_mm, shot.empty, best.rate, kind, matched)
 
 
