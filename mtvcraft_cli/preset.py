@@ -116,6 +116,9 @@ class Preset:
     """What is taken of the VAE's posterior of the reference picture."""
     reference_scaled: bool = False
     """Whether the reference latents are multiplied by the VAE's scaling factor, as the noisy ones are."""
+    reference_kept: float = 0.0
+    """How far a pixel may be off the reference, as the VAE gives it back, and be taken from the reference itself,
+    levels 0..255; 0 takes none. For cogvideox."""
     tokenizer: Mapping[str, Any]
     """Sizes of the 4DMoT tokenizer."""
     transformer: Mapping[str, Any]
@@ -145,7 +148,7 @@ class Preset:
 
 
 OWN = {
-    "cogvideox": ("reference_latent", "reference_scaled"),
+    "cogvideox": ("reference_latent", "reference_scaled", "reference_kept"),
     "wan": (
         *("auto_size", "prompt", "negative_prompt", "clip_from", "loras", "text_encoder", "picture_encoder"),
         *("sampler.text_guidance", "sampler.guidance_range", "sampler.shift"),
@@ -254,6 +257,7 @@ def read_preset(content: Mapping[str, Any], *, name: str, folder: Path) -> Prese
     given["statistics"] = read_statistics(folder / given["statistics"], name)
     given["size_px"] = tuple(given["size_px"])
     given["loras"] = tuple(given.get("loras", ()))
+    given["reference_kept"] = float(given.get("reference_kept", 0.0))
     if given.get("rate") is not None:
         given["rate"] = Fraction(str(given["rate"]))
     preset = Preset(name=name, folder=folder, auto_size=auto_size, **given)
@@ -275,6 +279,7 @@ def checked(preset: Preset) -> Preset:
         ("stride", preset.stride, preset.stride >= 1),
         ("rate", preset.rate, preset.rate is None or preset.rate > 0),
         ("tokenizer", dict(preset.tokenizer), set(preset.tokenizer) <= {"channels", "width", "codes", "joints"}),
+        ("reference_kept", preset.reference_kept, 0 <= preset.reference_kept <= 255),
         ("sampler.steps", sampler.steps, sampler.steps >= 1),
         ("sampler.motion_guidance", sampler.motion_guidance, sampler.motion_guidance >= 0),
         ("sampler.text_guidance", sampler.text_guidance, sampler.text_guidance >= 0),

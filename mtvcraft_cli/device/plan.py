@@ -27,7 +27,7 @@ from mtvcraft_cli.device.split import shares_of
 from mtvcraft_cli.device.vae_large import large_decode, large_encode
 from mtvcraft_cli.device.vae_small import small_decode, small_encode
 from mtvcraft_cli.preset import Preset, Sampler
-from mtvcraft_cli.windows import Window
+from mtvcraft_cli.windows import SHORTEST, Window
 
 PROGRAM_BYTES: Final = 530_000_000
 """What Python and the libraries take of RAM themselves; measured, docs/performance.md says how."""
@@ -414,6 +414,10 @@ class _Run:
         carried = task.windows[-1].carried
         self.tail = encode(vae, carried, size, wide, on_cpu=on_cpu) if carried and self.small else None
         self.decoded = decode(vae, frames, size, wide, on_cpu=on_cpu)
+        self.look_work = 0
+        if preset.reference_kept:
+            still = encode(vae, SHORTEST, size, wide, on_cpu=on_cpu).work
+            self.look_work = still + decode(vae, (SHORTEST + 3) // 4, size, wide, on_cpu=on_cpu).work
         transformer = self.counts["transformer"]
         self.spare = transformer.block * wide if placement.cards else 0  # blocks don't end where shares do
         self.shares = self._split(machine) if placement.cards else ()
@@ -524,6 +528,6 @@ class _Run:
     def code_work(self) -> int:
         """Operations of the VAE: the small model encodes its picture once and then the windows' last frames."""
         windows = len(self.task.windows)
-        into = self.seen.work * (1 if self.small else windows)
+        into = self.look_work + self.seen.work * (1 if self.small else windows)
         into += self.tail.work * (windows - 1) if self.tail else 0
         return into + windows * self.decoded.work

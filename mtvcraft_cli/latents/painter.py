@@ -15,6 +15,7 @@ from mtvcraft_cli.latents.cogvideox import CogVideoXMotionTransformer
 from mtvcraft_cli.latents.rope import motion_table, visual_table
 from mtvcraft_cli.latents.sampler import Condition, Scheduler, denoise
 from mtvcraft_cli.latents.spare import Spare
+from mtvcraft_cli.latents.unchanged import Unchanged, unchanged_from
 from mtvcraft_cli.latents.vae import decode, encode_reference, encode_video
 from mtvcraft_cli.shapes import Latents, MotionTokens, Picture, Video
 from mtvcraft_cli.windows import Window
@@ -40,6 +41,8 @@ class Settings:
     """Whether the reference latents are drawn from the VAE's posterior or are its mean."""
     scale_reference: bool
     """Whether they are multiplied by the VAE's scaling factor."""
+    reference_kept: float = 0.0
+    """How far a pixel may be off the picture and be taken from it, levels 0..255; see `unchanged`. 0.0 is off."""
     color_match: bool = False
     """Whether every window gets the reference's colours."""
     two_passes: bool = False
@@ -82,6 +85,7 @@ class CogVideoXPainter:
         head = sizes.attention_head_dim
         self.visual = visual_table(window.latent_frames, rows, columns, head).to(settings.device)
         self.motion = motion_table(window.latent_frames, settings.joint_mean_mm, head).to(settings.device)
+        self.unchanged: Unchanged | None = None
 
     def look(self, generator: torch.Generator) -> Latents:
         """The character's latents in every frame of a window, (1, F, C, h, w)."""
@@ -123,8 +127,12 @@ class CogVideoXPainter:
 
     def decode(self, latents: Latents) -> Video:
         """The window's frames, (1, 3, T, H, W) float32 on the CPU, -1..1."""
-        with self.working(self.models.vae):
-            return decode(self.models.vae, latents).clamp(-1, 1)
+        vae, levels = self.models.vae, self.settings.reference_kept
+        with self.working(vae):
+            video = decode(vae, latents).clamp(-1, 1)
+            if levels and self.unchanged is None:
+                self.unchanged = unchanged_from(vae, self.reference, levels)
+        return self.unchanged(video) if self.unchanged else video
 
     def _ready(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.settings.device, self.settings.dtype)

@@ -232,6 +232,7 @@ def settings_of(preset: Preset, device: torch.device, *, two_passes: bool = Fals
         joint_mean_mm=preset.statistics.mean_mm,
         sample_reference=preset.reference_latent == "sample",
         scale_reference=preset.reference_scaled,
+        reference_kept=preset.reference_kept,
         color_match=preset.color_match,
         two_passes=two_passes,
         dtype=choose_dtype(device, preset.precision),

@@ -23,6 +23,7 @@ from mtvcraft_cli.latents.cogvideox import (
 )
 from mtvcraft_cli.latents.rope import Rotary, motion_table, motion_tables, visual_table
 from mtvcraft_cli.latents.sampler import Condition, denoise, make_scheduler
+from mtvcraft_cli.latents.unchanged import unchanged_from
 from mtvcraft_cli.latents.vae import build_vae, decode, encode_reference, to_frames
 from mtvcraft_cli.preset import Statistics
 from mtvcraft_cli.progress import Watch, silent
@@ -273,7 +274,10 @@ class DitStage(OnClips):
             *_, latents = denoise(
                 transformer, self.scheduler, condition, steps=steps, guidance=guidance, generator=generator
             )
-        return to_frames(decode(self.vae, latents))
+        video = decode(self.vae, latents)
+        if levels := self.preset.get("reference_kept"):
+            video = unchanged_from(self.vae, clip.reference, levels)(video)
+        return to_frames(video)
 
     def no_motion(self) -> Tensor:
         """(N, D) tokens that stand for no motion."""

@@ -157,6 +157,7 @@ def test_a_wrong_setting_is_named(changes: dict[str, Any], named: str) -> None:
         ({"prompt": 3}, "prompt"),
         ({"reference_latent": "mean"}, "reference_latent"),
         ({"reference_scaled": True}, "reference_scaled"),
+        ({"reference_kept": 16}, "reference_kept"),
     ],
 )
 def test_a_wrong_setting_of_the_large_model_is_named(changes: dict[str, Any], named: str) -> None:
