@@ -24,6 +24,8 @@ from mtvcraft_cli.cache import Cache
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.quiet import silence, stdout_of_this_thread, without_hub_kernels
 
+TIDY_S: Final = 10.0
+"""How long to wait for workers to delete what they have put into files."""
 ATTEMPTS: Final = 3
 """How many workers a job may take with it before it counts as failed."""
 POLL_S: Final = 0.5
@@ -90,6 +92,10 @@ class Worker:
         with self._lock:
             self._stage = None
         return ended
+
+    def close(self) -> None:
+        """Let the models go, and what of them lies in files: Ray ends a worker before it could do so by itself."""
+        self._workshop.close()
 
     def stage(self) -> tuple[str, int, int | None] | None:
         """Stage, units done and units in all of the job that is being done."""
@@ -334,7 +340,9 @@ class Crew:
                     yield Stage(str(hand.place), hand.task.row, *found)
 
     def dismiss(self) -> None:
-        """End all workers."""
+        """End all workers; those that rest tidy up first."""
+        if tidying := [hand.actor.close.remote() for hand in self.idle]:
+            self.ray.wait(tidying, num_returns=len(tidying), timeout=TIDY_S)
         for hand in (*self.waiting.values(), *self.idle):
             self.ray.kill(hand.actor)
 

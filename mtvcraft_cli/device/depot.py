@@ -3,7 +3,9 @@
 import gc
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import nn
@@ -13,6 +15,9 @@ from mtvcraft_cli.device.place import working as plainly
 from mtvcraft_cli.device.placement import STREAMED, Placement
 from mtvcraft_cli.device.scratch import Scratch
 from mtvcraft_cli.device.split import join, split
+
+SHIFT: Final = 0.05
+"""A card's share of the layers may be off by so much of the whole before they are cut anew, which takes time."""
 
 
 class Depot:
@@ -37,12 +42,17 @@ class Depot:
             shares: bytes of the transformer on each card, where it is split.
             modules: networks that may be where the placement before has put them; they come back to RAM if it differs.
         """
-        if placement == self.placement:
+        if placement == self.placement and not self._moved(shares):
             return
         for module in modules:
             self.fetch_back(module)
         self.close()
         self.placement, self.shares = placement, tuple(shares)
+
+    def _moved(self, shares: Sequence[int]) -> bool:
+        """Whether another job's layers lie so otherwise on the cards that they should be cut anew."""
+        changes = [abs(new - old) for new, old in zip_longest(shares, self.shares, fillvalue=0)]
+        return max(changes, default=0) > SHIFT * sum(self.shares)
 
     @contextmanager
     def working(self, module: nn.Module) -> Iterator[nn.Module]:

@@ -449,13 +449,14 @@ class _Run:
     def drawn(self, part: str) -> int:
         """What of a part's weights is in RAM once it is loaded, beside what the system can take back."""
         source, count = self.task.sources[part], self.counts[part]
+        own = count.bytes(self.wide) if part == "transformer" and self.preset.loras else 0  # what LoRAs are merged into
         if self.placement.quantize != "none" and count.linear:  # packed here, from files that are only mapped
-            return max(count.bytes(4) if source.seeded else 0, self.stored(part))
+            return max(count.bytes(4) if source.seeded else own, self.stored(part))
         mapped = source.stored_bytes is not None and source.stored_bytes < 1.3 * count.bytes(self.wide)
         drawn = 0 if mapped and not source.seeded else count.bytes(self.wide)
         if part == "transformer" and self.small and mapped:  # halves of its modulation are cut off, and copied for that
             drawn = self.wide * sizes.small_unused({**self.preset.transformer, **source.sizes}, text=0)
-        return drawn
+        return max(drawn, own)
 
     def at_rest(self, part: str) -> int:
         """What a part's weights take in RAM, on a machine with a card, beside what the system can take back."""

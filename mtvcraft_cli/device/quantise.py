@@ -73,7 +73,7 @@ def _tried(kind: Packing, device: torch.device) -> str:
 def built(
     build: Callable[[Mapping[str, Any], Mapping[str, Tensor], torch.dtype | None], Model],
     config: Mapping[str, Any],
-    tensors: Mapping[str, Tensor],
+    tensors: dict[str, Tensor],
     dtype: torch.dtype,
     kind: Quantize,
     whole: Collection[str] = (),
@@ -86,7 +86,7 @@ def built(
     Args:
         build: makes the model of config and tensors, in a dtype or in that of the tensors.
         config: as `build` takes it.
-        tensors: as `build` takes them.
+        tensors: as `build` takes them; emptied where they are packed, so that each can go when its turn is over.
         dtype: of what isn't packed.
         kind: how matrices are stored.
         whole: parts of names of what stays float32, as `build` has it.
@@ -97,7 +97,7 @@ def built(
     if kind == "none":
         return build(config, tensors, dtype), None
     model = build(config, tensors, None)
-    del tensors
+    tensors.clear()
     return model, quantise(model, kind, dtype, whole)
 
 

@@ -94,6 +94,8 @@ class AnimateJob:
     quantize: Quantize = "none"
     """How matrices of transformer and text encoder are stored."""
     speed: Speed = field(default_factory=Speed)
+    fuse: bool = True
+    """Whether projections are fused where the placement allows it; a replay does what was done."""
     two_passes: bool = False
     weights: Path | None = None
     force: bool = False
@@ -594,6 +596,7 @@ def job_of_sidecar(
             two_passes=settings["two_passes"],
             quantize=settings.get("quantize", "none"),
             speed=Speed(**settings.get("speed", {})),
+            fuse=content.get("active", {}).get("fused_projections", True),
             weights=folder,
             force=force,
             command=command,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mtvcraft_cli.device.depot import Depot
 from mtvcraft_cli.device.place import choose_dtype
-from mtvcraft_cli.device.placement import STREAMED, Placement, Quantize, is_roomy
+from mtvcraft_cli.device.placement import STREAMED, Placement, Quantize, is_roomy, smaller
 from mtvcraft_cli.device.plan import next_smaller
 from mtvcraft_cli.device.quantise import built
 from mtvcraft_cli.jobs.animation import AnimateJob, PreparedAnimation
@@ -94,32 +94,35 @@ class Loaded:
         settings = backbone.settings(prepared, () if self.models else self.prompts)  # before the large models come
         if self.models is None:
             said = list[str]()
-            self.models = together(prepared, lambda: backbone.load(prepared, said))
-            self.remarks = tuple(said)
-            quicken(self.models, prepared)
+            models = together(prepared, lambda: backbone.load(prepared, said))
+            quicken(models, prepared)  # models that can't be had as they are wanted are nobody's
+            self.models, self.remarks = models, tuple(said)
         self.depot = self.depot or Depot(torch.device(prepared.device), prepared.cache.folder)
-        wanted = prepared.plan.placement
-        streamed = self.stepped is not None and self.stepped.offload in STREAMED
-        if self.stepped is not None and prepared.job.offload == "auto" and not (streamed and prepared.job.speed.whole):
-            wanted = self.stepped
-        self.depot.become(wanted, prepared.plan.shares, self._networks())
+        self.depot.become(self._wanted(prepared), prepared.plan.shares, self._networks())
         remarks += self.remarks
         self.spare = pace(self.models, prepared, self.depot)
         return self.models, replace(settings, spare=self.spare)
+
+    def _wanted(self, prepared: PreparedAnimation) -> Placement:
+        """The placement of the plan, or a smaller one that was taken in spite of one."""
+        planned, stepped = prepared.plan.placement, self.stepped
+        if stepped is None or prepared.job.offload != "auto" or stepped.offload not in smaller(planned.offload):
+            return planned
+        return planned if stepped.offload in STREAMED and prepared.job.speed.whole else stepped
 
     def make_room(self, prepared: PreparedAnimation, warnings: list[str]) -> bool:
         """Go on in the next smaller placement, since memory was too small; False where there is none."""
         assert self.depot is not None
         before = self.depot.placement
-        smaller = next_smaller(prepared.plan, before)
-        if smaller is None:
+        found = next_smaller(prepared.plan, before)
+        if found is None:
             return False
-        self.depot.become(smaller, (), self._networks())
-        self.stepped = smaller
-        self.spare.keys &= is_roomy(smaller)  # which change no bit, and take room
+        self.depot.become(found, (), self._networks())
+        self.stepped = found
+        self.spare.keys &= is_roomy(found)  # which change no bit, and take room
         warnings.append(
             f"memory was too small for `--offload {before.offload}`, in spite of the plan: the window was begun again "
-            f"with `--offload {smaller.offload}`"
+            f"with `--offload {found.offload}`"
         )
         return True
 
@@ -143,7 +146,7 @@ RUN_BY_RUN = frozenset(
     {
         *("reference", "drive", "output", "seed", "rate", "audio", "crf", "background", "fit", "compare", "frames_dir"),
         *("driver", "motion", "two_passes", "speed", "force", "command", "expected_weights", "preset"),
-        *("offload", "gpus"),
+        *("offload", "gpus", "fuse"),
     }
 )
 """What of a job may change while its models stay as they are."""

@@ -18,6 +18,11 @@ def roomy(prepared: PreparedAnimation) -> bool:
     return is_roomy(prepared.plan.placement, prepared.plan.task.ranks)
 
 
+def fusing(prepared: PreparedAnimation) -> bool:
+    """Whether projections are fused, which changes results by rounding; so a replay does as was done."""
+    return prepared.job.fuse and roomy(prepared)
+
+
 def quicken(models: Models | WanModels, prepared: PreparedAnimation) -> None:
     """Do what is done once to loaded models, however many jobs they are handed on to."""
     if prepared.job.speed.compile:
@@ -27,9 +32,9 @@ def quicken(models: Models | WanModels, prepared: PreparedAnimation) -> None:
 def pace(models: Models | WanModels, prepared: PreparedAnimation, depot: Depot) -> Spare:
     """Do what each job may want otherwise, and give what its windows are spared."""
     speed, backbone = prepared.job.speed, prepared.job.preset.backbone
-    if is_fused(models.transformer) != roomy(prepared):
+    if is_fused(models.transformer) != fusing(prepared):
         depot.fetch_back(models.transformer)  # an earlier job may have left it in parts
-        if not roomy(prepared):
+        if not fusing(prepared):
             unfuse(models.transformer)
         else:
             if depot.placement.offload == "none":
@@ -42,7 +47,7 @@ def pace(models: Models | WanModels, prepared: PreparedAnimation, depot: Depot) 
 
 def key_of_speed(prepared: PreparedAnimation) -> dict[str, Any]:
     """What of all this changes a bit of the latents: equal but for rounding isn't equal."""
-    return {**prepared.job.speed.told(), "fused": roomy(prepared)}
+    return {**prepared.job.speed.told(), "fused": fusing(prepared), "processes": prepared.plan.task.ranks}
 
 
 def active(prepared: PreparedAnimation, spare: Spare) -> dict[str, Any]:
@@ -51,7 +56,7 @@ def active(prepared: PreparedAnimation, spare: Spare) -> dict[str, Any]:
     return {
         "attention": speed.attention,
         "compiled": speed.compile,
-        "fused_projections": roomy(prepared),
+        "fused_projections": fusing(prepared),
         "kept_keys": spare.keys,
         "speed": speed.level,
         "steps": tally.steps,
@@ -67,7 +72,7 @@ def active_text(prepared: PreparedAnimation, spare: Spare) -> str:
     speed, tally = prepared.job.speed, spare.tally
     parts = [f"{speed.attention} attention"]
     parts += ["compiled blocks"] * speed.compile
-    parts += ["fused projections"] * roomy(prepared)
+    parts += ["fused projections"] * fusing(prepared)
     parts += ["keys and values kept over a window's steps"] * spare.keys
     parts += [_guidance_text(tally)] * (tally.steps > 0)
     if cost := COSTS[prepared.job.preset.backbone].get(speed.level):

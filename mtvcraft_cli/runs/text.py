@@ -1,7 +1,9 @@
 """What a model reads of the texts of a run, kept from run to run."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,6 +13,7 @@ from torch.nn import functional
 from mtvcraft_cli.device.offload import lent
 from mtvcraft_cli.device.place import choose_dtype
 from mtvcraft_cli.device.quantise import built
+from mtvcraft_cli.errors import MtvcraftError
 from mtvcraft_cli.jobs.animation import PreparedAnimation
 from mtvcraft_cli.jobs.text import prompts_of, text_key, text_told
 from mtvcraft_cli.latents.wanvideo.text import build_text_encoder, encode_text
@@ -31,17 +34,16 @@ def find_text(prepared: PreparedAnimation, more: Sequence[str] = ()) -> list[Ten
     later = [each for each in more if each not in own and "text_encoder" in parts]
     wanted = [text_told(preset, prompt, prepared.hashes, prepared.device, quantize) for prompt in (*own, *later)]
     new = [told for told in wanted if cache.find("text", text_key(told)) is None]
-    if new:
-        words, weights = parts["text_tokenizer"].path, parts["text_encoder"]
-        assert words is not None
+    texts = _tokenised(prepared, new, own) if new else {}
+    if new := [told for told in new if told["prompt"] in texts]:
+        weights = parts["text_encoder"]
         assert weights.path is not None
-        tokenizer = load_text_tokenizer(words)
-        prompts = [tokenise_text(tokenizer, told["prompt"], told["length"]) for told in new]
         dtype = choose_dtype(device, preset.precision)
         config = {**preset.text_encoder, **weights.config()}
         encoder, _ = built(build_text_encoder, config, read_tensors(weights.path), dtype, quantize)
         with lent(encoder.encoder, device, prepared.plan.placement.offload):  # but for its blocks it has nothing
-            made = [encode_text(encoder, [prompt], len(prompt))[0].cpu() for prompt in prompts]  # (L, E), unfilled
+            read = [texts[told["prompt"]] for told in new]
+            made = [encode_text(encoder, [text], len(text))[0].cpu() for text in read]  # (L, E), unfilled
         del encoder
         for told, features in zip(new, made, strict=True):
             with cache.make("text", text_key(told)) as folder:
@@ -53,4 +55,17 @@ def find_text(prepared: PreparedAnimation, more: Sequence[str] = ()) -> list[Ten
         assert kept is not None
         features = load_file(kept / "text.safetensors")["text"]
         found.append(functional.pad(features, (0, 0, 0, told["length"] - len(features)))[None])
+    return found
+
+
+def _tokenised(
+    prepared: PreparedAnimation, texts: Sequence[Mapping[str, Any]], own: Sequence[str]
+) -> dict[str, list[int]]:
+    """The token numbers of each prompt; one of another job that is too long is left out, for that job to tell."""
+    words = prepared.parts["text_tokenizer"].path
+    assert words is not None
+    tokenizer, found = load_text_tokenizer(words), dict[str, list[int]]()
+    for told in texts:
+        with nullcontext() if told["prompt"] in own else suppress(MtvcraftError):
+            found[told["prompt"]] = tokenise_text(tokenizer, told["prompt"], told["length"])
     return found

@@ -185,6 +185,19 @@ def test_all_prompts_are_encoded_while_the_text_encoder_is_there(
     assert len({Path(f"{n}.mp4").read_bytes() for n in range(3)}) == 3, "the prompts make no difference"
 
 
+def test_a_prompt_that_is_too_long_is_the_fault_of_its_own_row_alone(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy_wan_preset(there)
+    released_wan_weights(there / "weights", seed=1)
+    prompts = ("an owl", "owl " * 600, "a fox")
+    table("reference,drive,output,prompt", *(f"ref.png,one.npy,{n}.mp4,{text}" for n, text in enumerate(prompts)))
+    ran = Ran(capsys, "batch", "jobs.csv", "--preset", "toy-wan", "--weights", "weights", "--steps", "1", "-k")
+    assert ran.code == 3, ran.stderr
+    assert [Path(f"{n}.mp4").exists() for n in range(3)] == [True, False, True]
+    assert "and the model reads" in ran.stderr
+
+
 @pytest.mark.parametrize(
     ("rows", "words"),
     [

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from safetensors.torch import load_file
 
 from mtvcraft_cli.cache import Cache
 from mtvcraft_cli.device.offload import attached
+from mtvcraft_cli.device.placement import Placement
+from mtvcraft_cli.errors import MtvcraftError
 from mtvcraft_cli.jobs.animation import AnimateJob, prepare_animation
 from mtvcraft_cli.jobs.speed import Speed
 from mtvcraft_cli.latents.faster import is_fused
 from mtvcraft_cli.pipeline import run_animation
 from mtvcraft_cli.preset import load_preset
 from mtvcraft_cli.progress import silent
+from mtvcraft_cli.runs import speed
 from mtvcraft_cli.runs.models import Loaded
 from mtvcraft_cli.video.read import probe
 from tests.cli.inputs import picture, save_joints
@@ -92,6 +96,55 @@ def test_a_job_that_skips_blocks_after_one_that_streamed_them_finds_them_whole(t
         run_animation(prepare_animation(job(there, "fresh"), Cache(there / "cache-fresh")), silent, fresh)
     assert (there / "1.mp4").read_bytes() == (there / "3.mp4").read_bytes()
     assert (there / "alone.mp4").read_bytes() == (there / "fresh.mp4").read_bytes(), "nothing of the others is left"
+
+
+def test_a_replay_fuses_no_more_than_was_fused(there: Path) -> None:
+    save_joints(there / "drive.npy", 20)
+    for number, way in enumerate(("group", "none")):
+        run_animation(prepare_animation(job(there, f"{number}", offload=way), Cache(there / f"cache-{number}")), silent)
+        words = ["replay", f"{number}.mp4.json", "-o", f"again-{number}.mp4"]
+        result = mtvcraft(*words, cwd=there)
+        assert result.returncode == 0, result.stderr
+        told = json.loads((there / f"again-{number}.mp4.json").read_text())
+        assert told["placement"]["planned_offload"] == "none"
+        assert told["active"]["fused_projections"] is (way == "none")
+        assert (there / f"again-{number}.mp4").read_bytes() == (there / f"{number}.mp4").read_bytes()
+
+
+def test_a_job_that_is_planned_smaller_is_not_placed_larger(there: Path) -> None:
+    save_joints(there / "drive.npy", 20)
+    ready = prepare_animation(job(there, "out"), Cache(there / "a"))
+    with Loaded() as loaded:
+        for planned, stepped, taken in (
+            ("none", "model", "model"),
+            ("group", "model", "group"),
+            ("model", "sequential", "sequential"),
+            ("disk", "group", "disk"),
+        ):
+            loaded.stepped = Placement(offload=stepped)
+            plan = replace(ready.plan, placement=Placement(offload=planned))
+            loaded.models_for(replace(ready, plan=plan), [])
+            assert loaded.depot is not None
+            assert loaded.depot.placement.offload == taken
+
+
+def test_models_that_could_not_be_compiled_are_not_taken_for_compiled_ones(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = list[str]()
+
+    def refusing(*_: object) -> None:
+        tried.append("again")
+        raise MtvcraftError("there is no compiler", hint="install one")
+
+    monkeypatch.setattr(speed, "compile_blocks", refusing)
+    ready = prepare_animation(job(there, "out"), Cache(there / "a"))
+    ready = replace(ready, job=replace(ready.job, speed=Speed(compile=True)))
+    with Loaded() as loaded:
+        for _ in range(2):
+            with pytest.raises(MtvcraftError, match="no compiler"):
+                loaded.models_for(ready, [])
+    assert len(tried) == 2
 
 
 def test_what_can_not_be_had_together_is_refused(there: Path) -> None:

@@ -271,6 +271,14 @@ def test_weights_that_can_be_mapped_take_no_ram_of_their_own() -> None:
     assert plans[1].ram_peak - plans[0].ram_peak > 20 * GIB
 
 
+@pytest.mark.parametrize("quantize", ["none", "nf4"])
+def test_what_loras_are_merged_into_is_mapped_no_longer(quantize: str) -> None:
+    plain, merged = task("17b"), task("17b-fast")
+    way = Placement(offload="disk", quantize=quantize)
+    plans = [make_plan(each, on_card(80), UNKNOWN, way) for each in (plain, merged)]
+    assert plans[1].ram_peak - plans[0].ram_peak > 20 * GIB
+
+
 def test_downloads_and_licences_are_told() -> None:
     whole = task("7b")
     lacking = {

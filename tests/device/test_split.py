@@ -1,11 +1,14 @@
 """Layers over several cards: accelerate's own maps and hooks, with the CPU in the place of every card."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from mtvcraft_cli.device.depot import Depot
+from mtvcraft_cli.device.placement import Placement
 from mtvcraft_cli.device.split import check_cards, join, places_of, read_cards, shares_of, split
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from tests.latents import test_cogvideox, test_wan
@@ -93,3 +96,11 @@ def test_cards_that_cannot_work_together_are_refused(
 def test_cards_that_can_work_together_are_taken() -> None:
     check_cards((1, 0), 2, "cuda:1", "none", 1)
     check_cards((1,), 2, "auto", "model", 1)
+
+
+def test_layers_are_cut_anew_for_a_job_that_wants_them_quite_otherwise(tmp_path: Path) -> None:
+    depot, cards = Depot(CPU, tmp_path), Placement(offload="none", cards=(0, 1))
+    depot.become(cards, (100, 200), [])
+    for shares, taken in (((105, 195), (100, 200)), ((250, 50), (250, 50)), ((), ())):
+        depot.become(cards, shares, [])
+        assert depot.shares == taken
