@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mtvcraft_cli.cli.console import answer, console, say, table
+from mtvcraft_cli.cli.front import running
 from mtvcraft_cli.cli.options import Device, Weights
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
@@ -37,8 +38,8 @@ def doctor(
 
     check_folders(weights=weights, trust_file=None)
     if quantised:
-        return _show_quantised(preset or "mini", weights, device)
-    if preset is not None:
+        return _show_quantised("mini" if preset is None or preset == "auto" else preset, weights, device)
+    if "preset" in running.by_flag:  # a settings file may well have one, for other commands
         raise MtvcraftError(
             "`--preset` belongs to `--quantize`", hint="mtvcraft doctor --quantize --preset NAME", exit=Exit.USAGE
         )

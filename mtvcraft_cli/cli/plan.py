@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mtvcraft_cli.cli.console import answer, table
+from mtvcraft_cli.cli.console import answer, say, table
+from mtvcraft_cli.cli.front import running
 from mtvcraft_cli.cli.options import Device, Offload, Quantize, Weights, read_size
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def plan(
     preset: Annotated[
-        str | None, typer.Option(help="Model and settings; left out, every model of the package is planned.")
+        str | None, typer.Option(help="Model and settings; left out, or `auto`, every model of the package is planned.")
     ] = None,
     frames: Annotated[
         int | None, typer.Option(min=1, help="Frames that the model makes; default one full window.")
@@ -55,13 +56,15 @@ def plan(
         two_passes=two_passes,
         weights=weights,
     )
-    if preset is None:
-        if size is not None or steps is not None:
+    if preset is None or preset == "auto":
+        if {"size", "steps"} & set(running.by_flag):  # a settings file may well have them, for other commands
             raise MtvcraftError(
                 "`--size` and `--steps` belong to one model, and none is named",
                 hint="name it with `--preset`; `mtvcraft presets` lists them",
                 exit=Exit.USAGE,
             )
+        if size is not None or steps is not None:
+            say("size and steps from a variable or a settings file are for one model: each is planned with its own")
         plans = plan_all(job, machine_for(job), default_folder())
         return answer(_listed(plans), [each.told() for each in plans])
     chosen = load_preset(preset)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mtvcraft_cli.cli.console import answer, say, table, warn, watch
+from mtvcraft_cli.cli.front import running
 from mtvcraft_cli.cli.options import (
     Background,
     DriveOptions,
@@ -53,7 +54,7 @@ def pose(
 
     settings = driver.settings(weights, background)
     if list_people:
-        if overlay or view or fps:
+        if overlay or view or "fps" in running.by_flag:  # a settings file may well have a rate, for other commands
             raise MtvcraftError(
                 "`--list` only lists who is there",
                 hint="leave `--overlay`, `--view` and `--fps` out, or leave `--list` out",

@@ -40,6 +40,13 @@ def test_a_short_look_at_this_machine_finds_nothing_wrong(tmp_path: Path) -> Non
     assert "OK       python: 3." in text
 
 
+def test_a_preset_in_a_settings_file_is_for_other_commands(tmp_path: Path) -> None:
+    mtvcraft("doctor", "--short", cwd=tmp_path, check=0, MTVCRAFT_PRESET="7b")
+    (tmp_path / "mtvcraft.toml").write_text('preset = "7b"\n')
+    mtvcraft("doctor", "--short", cwd=tmp_path, check=0)
+    assert_refused(mtvcraft("doctor", "--short", "--preset", "7b", cwd=tmp_path), 2, "--preset", "--quantize")
+
+
 def test_the_run_at_toy_size_goes_the_whole_way_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "tmp").mkdir()
     result = mtvcraft("doctor", "--device", "cpu", "--json", cwd=tmp_path, check=0, TMPDIR=str(tmp_path / "tmp"))

@@ -98,6 +98,17 @@ def test_every_model_is_planned_where_none_is_named(tmp_path: Path) -> None:
     assert_refused(mtvcraft("plan", "--size", "512x512", cwd=tmp_path), 2, "--preset")
 
 
+def test_settings_for_other_commands_do_not_keep_every_model_from_being_planned(tmp_path: Path) -> None:
+    (tmp_path / "mtvcraft.toml").write_text('preset = "auto"\nsteps = 30\n')
+    result = mtvcraft("plan", "--vram", "24", "--json", cwd=tmp_path, check=0)
+    assert len(json.loads(result.stdout)) > 1
+    assert "its own" in result.stderr
+    (tmp_path / "mtvcraft.toml").write_text('preset = "7b"\n')
+    assert plan("--vram", "24", cwd=tmp_path)["preset"] == "7b"
+    assert len(plan("--vram", "24", "--preset", "auto", cwd=tmp_path)) > 1
+    assert_refused(mtvcraft("plan", "--preset", "auto", "--steps", "9", cwd=tmp_path), 2, "--steps", "one model")
+
+
 def test_without_a_card_named_this_machine_is_looked_at(tmp_path: Path) -> None:
     told = plan("--preset", "mini", "--device", "cpu", cwd=tmp_path)
     assert (told["device"], told["card_peak_bytes"], told["fits"]) == ("cpu", None, True)
