@@ -414,7 +414,7 @@ def device_of(job: AnimateJob) -> str:
     from mtvcraft_cli.device.quantise import check_quantize
 
     if job.gpus:
-        check_cards(job.gpus, torch.cuda.device_count(), job.device, job.offload, world_size())
+        check_cards(job.gpus, torch.cuda.device_count(), job.device, world_size())
         device = torch.device("cuda", job.gpus[0])
     else:
         device = choose_device(rank_device(job.device, job.offload))
@@ -500,7 +500,7 @@ def _plan(
         texts=sum(cache.find("text", text_key(each)) is None for each in told),
     )
     machine = replace(machine_of(device, job.gpus), scratch_free=free_disk(cache.folder))
-    rates, wanted = rates_of(machine, cache.folder), placement_of(job.offload, job.quantize)
+    rates, wanted = rates_of(machine, cache.folder), placement_of(job.offload, job.quantize, len(job.gpus))
     if (ranks := world_size()) > 1:
         alone = make_plan(task, machine, rates, wanted, job.quantize)
         groups, sharing = arrange(

@@ -48,9 +48,9 @@ def free_disk(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def placement_of(offload: Wanted, quantize: Quantize) -> Placement | None:
-    """What was asked for; None leaves it to the plan."""
-    return None if offload == "auto" else Placement(offload=offload, quantize=quantize)
+def placement_of(offload: Wanted, quantize: Quantize, cards: int = 0) -> Placement | None:
+    """What was asked for; None leaves it to the plan, which takes no layer off any of several `cards` anyway."""
+    return None if offload == "auto" or cards > 1 else Placement(offload=offload, quantize=quantize)
 
 
 def rates_of(machine: Machine, cache: Path) -> Rates:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mtvcraft_cli.cli.front import main
 from mtvcraft_cli.device.plan import Machine, make_plan
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.jobs import choice, fit
@@ -88,6 +89,17 @@ def test_options_change_the_plan(tmp_path: Path) -> None:
     assert (split["cards"], split["fits"], len(split["further_cards_peak_bytes"])) == ([0, 1], True, 1)
     longer = plan(*whole, "--frames", "200", "--steps", "10", "--size", "256x256", cwd=tmp_path)
     assert (longer["windows"], longer["steps"], longer["visual_tokens"]) == (5, 10, 3328)
+
+
+def test_everything_on_cards_means_on_all_that_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "--preset", "17b", "--ram", "256", "--json", "--vram"]
+    assert main([*words, "24,24", "--offload", "none"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["cards"], told["fits"], len(told["further_cards_peak_bytes"])) == ([0, 1], True, 1)
+    assert main([*words, "24", "--offload", "none"]) == 5, "alone it is too small"
+    capsys.readouterr()
+    assert main([*words, "24,24", "--offload", "group"]) == 2, "as `animate` refuses it"
+    assert "`--offload group` takes layers off a card" in capsys.readouterr().err
 
 
 def test_every_model_is_planned_where_none_is_named(tmp_path: Path) -> None:

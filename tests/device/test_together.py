@@ -29,6 +29,14 @@ def test_what_skips_or_compiles_blocks_wants_them_whole_and_alone() -> None:
     refused("`--quantize fp8` packs them", compiled=True, quantize="fp8")
 
 
+def test_layers_that_are_split_over_cards_stay_there() -> None:
+    check_together(offload="model", cards=1)
+    for way in ("auto", "none"):
+        check_together(offload=way, cards=2)
+    for way in ("model", "group", "sequential", "disk"):
+        refused(f"`--offload {way}` takes layers off a card, and each of the 2", offload=way, cards=2)
+
+
 def test_attention_is_chosen_for_one_process() -> None:
     check_together(attention="flash", cards=2, offload="auto")
     check_together(attention="native", ranks=2)
