@@ -393,11 +393,11 @@ def prepare_animation(
     )
 
 
-def device_of(job: AnimateJob) -> str:
-    """Where a job works; the first of several cards.
+def check_asked(job: AnimateJob) -> None:
+    """Refuse what can't be had together, on whatever machine.
 
     Raises:
-        MtvcraftError: exit 2; it isn't there, or can't do what was asked for, or not all of it together.
+        MtvcraftError: exit 2.
     """
     check_together(
         offload=job.offload,
@@ -408,6 +408,15 @@ def device_of(job: AnimateJob) -> str:
         compiled=job.speed.compile,
         attention=job.speed.attention,
     )
+
+
+def device_of(job: AnimateJob) -> str:
+    """Where a job works; the first of several cards.
+
+    Raises:
+        MtvcraftError: exit 2; it isn't there, or can't do what was asked for, or not all of it together.
+    """
+    check_asked(job)
     import torch
 
     from mtvcraft_cli.device.place import choose_device
