@@ -154,6 +154,8 @@ class Plan:
     seconds: Mapping[Kind, float]
     time_source: Literal["measured", "another preset", "guess"]
     """How the speed of what takes most of the time is known."""
+    asked: Placement | None = None
+    """The placement that was asked for; None where the plan has chosen."""
     shares: tuple[int, ...] = ()
     """Bytes of the transformer's weights on each card, where it is split over several."""
     further_cards: tuple[int, ...] = ()
@@ -265,7 +267,7 @@ def make_plan(
         quantize: how matrices are stored where `placement` is None; nothing is quantised unasked.
     """
     if placement is not None:
-        return _planned(task, machine, rates, placement)
+        return replace(_planned(task, machine, rates, placement), asked=placement)
     ways = list[Plan]()
     for way in runnable(task, machine, quantize):
         ways.append(_planned(task, machine, rates, way))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mtvcraft_cli.cache import Cache
 from mtvcraft_cli.device.placement import Quantize, Wanted
-from mtvcraft_cli.device.plan import Plan, Task, branches, make_plan
-from mtvcraft_cli.device.ranks import arrange, rank_device, world_size
+from mtvcraft_cli.device.plan import Plan, Task, make_plan
+from mtvcraft_cli.device.ranks import rank_device, world_size
 from mtvcraft_cli.device.split import check_cards
 from mtvcraft_cli.device.together import check_together
 from mtvcraft_cli.errors import Exit, MtvcraftError
@@ -31,12 +31,12 @@ from mtvcraft_cli.jobs.drive import (
 from mtvcraft_cli.jobs.fit import (
     check_fit,
     free_disk,
-    heads_of,
     machine_of,
     peak_text,
     place_text,
     placement_of,
     rates_of,
+    shared_out,
     sources_of,
     time_text,
 )
@@ -510,16 +510,7 @@ def _plan(
     )
     machine = replace(machine_of(device, job.gpus), scratch_free=free_disk(cache.folder))
     rates, wanted = rates_of(machine, cache.folder), placement_of(job.offload, job.quantize, len(job.gpus))
-    if (ranks := world_size()) > 1:
-        alone = make_plan(task, machine, rates, wanted, job.quantize)
-        groups, sharing = arrange(
-            ranks,
-            branches(job.preset.sampler, job.preset.backbone),
-            heads_of(job.preset, task.sources["transformer"]),
-            alone.visual_tokens,
-        )
-        task = replace(task, ranks=(groups, sharing), two_passes=task.two_passes and groups == 1)
-    return make_plan(task, machine, rates, wanted, job.quantize)
+    return make_plan(shared_out(task, machine, rates, world_size()), machine, rates, wanted, job.quantize)
 
 
 def _text(value: object) -> str | None:
