@@ -95,7 +95,15 @@ def animation_job(
 
     cards, speed = read_cards(gpus) if gpus else (), pace.settings()
     chosen, why = choose_preset(
-        preset, weights, device, cards, quantize, offload=offload, two_passes=two_passes, whole=speed.whole
+        preset,
+        weights,
+        device,
+        cards,
+        quantize,
+        offload=offload,
+        two_passes=two_passes,
+        whole=speed.whole,
+        skips=speed.skips,
     )
     sampler = chosen.sampler
     sampler = replace(

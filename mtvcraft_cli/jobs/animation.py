@@ -505,6 +505,7 @@ def _plan(
         sources=sources_of(parts),
         two_passes=job.two_passes,
         whole=job.speed.whole,
+        skips=job.speed.skips,
         pose_frames=video.frames if video else 0,
         texts=sum(cache.find("text", text_key(each)) is None for each in told),
     )

@@ -20,6 +20,7 @@ def choose_preset(
     offload: Wanted = "auto",
     two_passes: bool = False,
     whole: bool = False,
+    skips: bool = False,
 ) -> tuple[Preset, str]:
     """Read the preset that was named; for `auto`, choose one.
 
@@ -44,6 +45,7 @@ def choose_preset(
         offload=offload,
         two_passes=two_passes,
         whole=whole,
+        skips=skips,
         ranks=world_size(),
     )
     if best is not None:

@@ -106,6 +106,7 @@ def task_of(
     *,
     two_passes: bool = False,
     whole: bool = False,
+    skips: bool = False,
     pose_frames: int = 0,
 ) -> Task:
     """A run of a preset over so many of the model's frames, with the weights that are there."""
@@ -115,6 +116,7 @@ def task_of(
         sources=sources_of(locate(preset, folder)),
         two_passes=two_passes,
         whole=whole,
+        skips=skips,
         pose_frames=pose_frames,
         texts=1 + (preset.sampler.text_guidance != 1),
     )
@@ -200,7 +202,7 @@ def _variations(plan: Plan, folder: Path | None) -> Iterator[tuple[str, Task, Pl
     frames = task.windows[-1].start + task.windows[-1].frames - task.windows[-1].held
     for name in BEST_FIRST[(BEST_FIRST.index(preset.name) + 1 if preset.name in BEST_FIRST else 0) :]:
         named = task_of(load_preset(name), folder, frames, pose_frames=task.pose_frames)
-        other = replace(named, two_passes=task.two_passes, whole=task.whole)
+        other = replace(named, two_passes=task.two_passes, whole=task.whole, skips=task.skips)
         published = all(not source.missing or source.stored_bytes for source in other.sources.values())
         if published or name == "mini":
             yield f"`--preset {name}`", other, plan.asked
@@ -291,6 +293,7 @@ def best_fitting(
     offload: Wanted = "auto",
     two_passes: bool = False,
     whole: bool = False,
+    skips: bool = False,
     ranks: int = 1,
 ) -> Preset | None:
     """The best preset of the package whose weights are there and that fits, `mini` aside; None where there is none.
@@ -303,6 +306,7 @@ def best_fitting(
         offload: what would stay on the card.
         two_passes: whether the branches of guidance would run one after the other.
         whole: whether the transformer would have to be whole in memory.
+        skips: whether blocks might be skipped.
         ranks: processes that would work together.
     """
     rates, placement = rates_of(machine, cache), placement_of(offload, quantize, len(machine.cards))
@@ -310,7 +314,7 @@ def best_fitting(
         preset = load_preset(name)
         if any(part.missing for part in locate(preset, folder).values()):
             continue
-        alone = task_of(preset, folder, preset.frames, two_passes=two_passes, whole=whole)
+        alone = task_of(preset, folder, preset.frames, two_passes=two_passes, whole=whole, skips=skips)
         try:
             task = shared_out(alone, machine, rates, ranks)
         except MtvcraftError:  # another one may be cut evenly

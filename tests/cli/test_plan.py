@@ -277,13 +277,13 @@ def test_animate_chooses_by_all_that_was_asked(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(choice, "best_fitting", lambda *given, **asked: seen.update(asked))
     words = ["a.png", "b.npy", "--speed", "fast", "--two-passes", "--offload", "model"]
     reader(animation_job, "animate")(words, {}, [])
-    assert seen == {"offload": "model", "two_passes": True, "whole": True, "ranks": 2}
+    assert seen == {"offload": "model", "two_passes": True, "whole": True, "skips": True, "ranks": 2}
 
 
 @pytest.mark.parametrize(
     ("name", "gib", "changes", "placement", "words"),
     [
-        ("17b", 12, {"whole": True}, None, "`--preset mini`"),
+        ("17b", 12, {"whole": True, "skips": True}, None, "`--preset mini`"),
         ("17b", 24, {"ranks": (2, 1)}, None, "`--preset 7b`"),
         ("17b", 24, {"two_passes": True, "ranks": (1, 2)}, Placement(offload="none"), "`--preset 7b`"),
         ("6b", 3, {}, Placement(offload="none"), "`--preset mini`"),
@@ -300,7 +300,7 @@ def test_the_nearest_is_one_that_the_same_words_run(
     assert found[0].startswith(words)
     nearby = found[1]
     assert prod(nearby.task.ranks) == prod(task.ranks)
-    assert nearby.task.whole is task.whole
+    assert (nearby.task.whole, nearby.task.skips) == (task.whole, task.skips)
     assert nearby.task.two_passes is (task.two_passes and nearby.task.ranks[0] == 1)
     assert nearby.placement.offload in ("none", "model")
     assert placement is None or nearby.placement == placement
