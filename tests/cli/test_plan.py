@@ -286,7 +286,7 @@ def test_animate_chooses_by_all_that_was_asked(tmp_path: Path, monkeypatch: pyte
         ("17b", 12, {"whole": True, "skips": True}, None, "`--preset mini`"),
         ("17b", 24, {"ranks": (2, 1)}, None, "`--preset 7b`"),
         ("17b", 24, {"two_passes": True, "ranks": (1, 2)}, Placement(offload="none"), "`--preset 7b`"),
-        ("6b", 3, {}, Placement(offload="none"), "`--preset mini`"),
+        ("17b", 3.5, {}, Placement(offload="none"), "`--preset mini`"),
     ],
     ids=str,
 )
