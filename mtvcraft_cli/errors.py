@@ -52,7 +52,8 @@ def explained(error: Exception) -> MtvcraftError:
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
         return MtvcraftError(
             f"out of memory: {(str(error).splitlines() or [''])[0]}",
-            hint="try `--offload sequential --two-passes`, close other programs, or use a smaller preset",
+            hint="close other programs, or use a smaller preset; `--offload sequential --two-passes`, without "
+            "`--speed`, `--compile`, `--gpus` and torchrun, takes the least of a card",
             exit=Exit.FIT,
         )
     return MtvcraftError(

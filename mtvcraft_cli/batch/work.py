@@ -14,8 +14,17 @@ from mtvcraft_cli.batch.results import Ended
 from mtvcraft_cli.cache import Cache
 from mtvcraft_cli.device.memory import held_memory
 from mtvcraft_cli.errors import Exit, MtvcraftError, explained
-from mtvcraft_cli.jobs.animation import AnimateJob, PreparedAnimation, check_names, find_parts, prepare_animation
+from mtvcraft_cli.jobs.animation import (
+    AnimateJob,
+    PreparedAnimation,
+    check_asked,
+    check_names,
+    device_of,
+    find_parts,
+    prepare_animation,
+)
 from mtvcraft_cli.jobs.drive import DriveSettings, Estimator, choose_estimator, files_of, holds_motion
+from mtvcraft_cli.jobs.speed import settled
 from mtvcraft_cli.jobs.text import prompts_of
 from mtvcraft_cli.jobs.weights import Supply
 from mtvcraft_cli.progress import Watch
@@ -35,7 +44,7 @@ class Task:
 
 
 def check_tasks(tasks: Sequence[Task]) -> list[tuple[Task, MtvcraftError]]:
-    """What is wrong with the names of jobs, each alone and all together; no file is opened.
+    """What is wrong with the words of jobs, each alone and all together; no file is opened.
 
     Returns:
         For each job that can't be done what is wrong with it, in the order of the jobs.
@@ -44,6 +53,7 @@ def check_tasks(tasks: Sequence[Task]) -> list[tuple[Task, MtvcraftError]]:
     for task in tasks:
         try:
             check_names(task.job)
+            check_asked(task.job)
             for target in _targets(task.job):
                 other = writers.setdefault(target.resolve(), task)
                 if other is not task:
@@ -65,6 +75,31 @@ def check_tasks(tasks: Sequence[Task]) -> list[tuple[Task, MtvcraftError]]:
                 )
                 wrong.append((task, found))
     return sorted(wrong, key=lambda each: each[0].row)
+
+
+def check_devices(tasks: Sequence[Task]) -> tuple[dict[str, list[Task]], list[tuple[Task, MtvcraftError]]]:
+    """Where jobs would work, and which can't be done there or not so fast; those that ask alike are looked at once.
+
+    Returns:
+        The jobs of each device, and what is wrong with the others, in the order of the jobs.
+    """
+    found, wrong = dict[str, list[Task]](), list[tuple[Task, MtvcraftError]]()
+    known = dict[object, str | MtvcraftError]()
+    for task in tasks:
+        job = task.job
+        asked = (job.device, job.offload, job.gpus, job.quantize, job.speed, job.preset.precision)
+        if asked not in known:
+            try:
+                known[asked] = device = device_of(job)
+                settled(job.speed, job.preset, device)
+            except MtvcraftError as error:
+                known[asked] = error
+        told = known[asked]
+        if isinstance(told, MtvcraftError):
+            wrong.append((task, told))
+        else:
+            found.setdefault(told, []).append(task)
+    return found, wrong
 
 
 def check_weights(

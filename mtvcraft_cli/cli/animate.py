@@ -93,8 +93,18 @@ def animation_job(
     from mtvcraft_cli.jobs.animation import AnimateJob
     from mtvcraft_cli.jobs.choice import choose_preset
 
-    cards = read_cards(gpus) if gpus else ()
-    chosen, why = choose_preset(preset, weights, device, cards, quantize)
+    cards, speed = read_cards(gpus) if gpus else (), pace.settings()
+    chosen, why = choose_preset(
+        preset,
+        weights,
+        device,
+        cards,
+        quantize,
+        offload=offload,
+        two_passes=two_passes,
+        whole=speed.whole,
+        skips=speed.skips,
+    )
     sampler = chosen.sampler
     sampler = replace(
         sampler,
@@ -123,7 +133,7 @@ def animation_job(
         offload=offload,
         gpus=cards,
         quantize=quantize,
-        speed=pace.settings(),
+        speed=speed,
         two_passes=two_passes,
         weights=weights,
         force=force,

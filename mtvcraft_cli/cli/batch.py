@@ -106,27 +106,20 @@ def check_results(path: Path, tables: Sequence[Path]) -> None:
 
 
 def check_all(tasks: Sequence["Task"], cache: "Cache", ray: str | None, supplied_by: "Supply | None") -> None:
-    """Check the names and the weights of every job, in this order, before the first begins.
+    """Check words, devices and weights of every job, in this order, before the first begins.
 
-    On a cluster it is the workers that have the weights and the cards.
+    On a cluster it is the workers that have the weights, the cards and what makes them fast.
 
     Raises:
         MtvcraftError: exit 2 or 6.
     """
-    from mtvcraft_cli.batch.work import check_tasks, check_weights
+    from mtvcraft_cli.batch.work import check_devices, check_tasks, check_weights
 
     refuse([(task.where, error) for task, error in check_tasks(tasks)], len(tasks))
     if ray is not None:
         return
-    from mtvcraft_cli.jobs.animation import device_of
-
-    known, by_device = dict[object, str](), dict[str, list["Task"]]()
-    for task in tasks:
-        job = task.job
-        wanted = (job.device, job.offload, job.gpus, job.quantize)
-        if wanted not in known:
-            known[wanted] = device_of(job)
-        by_device.setdefault(known[wanted], []).append(task)
+    by_device, wrong = check_devices(tasks)
+    refuse([(task.where, error) for task, error in wrong], len(tasks))
     for device, own in by_device.items():
         refuse([(task.where, error) for task, error in check_weights(own, device, cache, supplied_by)], len(tasks))
 

@@ -297,7 +297,7 @@ def _make(
     folders = [system for system in job.systems if system.folder is not None]
     if len(folders) > 1:
         raise MtvcraftError("`--run` makes one system's results", hint="give one `--pred`", exit=Exit.USAGE)
-    chosen, why = choose_preset(preset, job.weights, job.device, quantize=quantize)
+    chosen, why = choose_preset(preset, job.weights, job.device, quantize=quantize, offload=offload)
     plain = chosen.name
     chosen, how = as_in_the_paper(chosen)
     stem = f"eval-{job.bench.name if job.bench else job.truth.name}-{Path(plain).stem}"

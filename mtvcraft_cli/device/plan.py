@@ -82,6 +82,8 @@ class Task:
     """Texts that are not kept from an earlier run, at most; those of a preset without words count for nothing."""
     whole: bool = False
     """Whether the transformer has to be whole in memory, so that its weights may not be streamed."""
+    skips: bool = False
+    """Whether blocks may be skipped, for which what they added is kept from step to step."""
     ranks: tuple[int, int] = (1, 1)
     """Processes that work together: over how many groups of them the branches of guidance are spread, and how many
     share the patches in each."""
@@ -154,6 +156,8 @@ class Plan:
     seconds: Mapping[Kind, float]
     time_source: Literal["measured", "another preset", "guess"]
     """How the speed of what takes most of the time is known."""
+    asked: Placement | None = None
+    """The placement that was asked for; None where the plan has chosen."""
     shares: tuple[int, ...] = ()
     """Bytes of the transformer's weights on each card, where it is split over several."""
     further_cards: tuple[int, ...] = ()
@@ -265,7 +269,7 @@ def make_plan(
         quantize: how matrices are stored where `placement` is None; nothing is quantised unasked.
     """
     if placement is not None:
-        return _planned(task, machine, rates, placement)
+        return replace(_planned(task, machine, rates, placement), asked=placement)
     ways = list[Plan]()
     for way in runnable(task, machine, quantize):
         ways.append(_planned(task, machine, rates, way))
@@ -321,6 +325,16 @@ def guided_steps(sampler: Sampler) -> int:
     """Steps in which guidance is on."""
     start, end = sampler.guidance_range
     return sum(start <= step / sampler.steps < end for step in range(sampler.steps))
+
+
+def _remembered(sampler: Sampler, branches: int, *, two_passes: bool) -> int:
+    """Forwards of single branches whose blocks' outputs are kept at once: those of a guided step, as a batch or not.
+
+    The one of an unguided step is kept apart from a batch, while of single passes it is the last.
+    """
+    guided = guided_steps(sampler)
+    apart = branches > 1 and not two_passes and guided < sampler.steps
+    return branches + apart if guided else 1
 
 
 def known_as(preset: Preset, quantize: Quantize) -> str:
@@ -410,6 +424,9 @@ class _Run:
         each = branches(preset.sampler, preset.backbone)
         roomy = is_roomy(placement, task.ranks)
         self.kept = stepping.kept_keys(told, frames, each, wide, small=self.small) if roomy else 0
+        if task.skips:
+            remembered = _remembered(preset.sampler, each, two_passes=task.two_passes)
+            self.kept += stepping.kept_outputs(told, whole.visual_tokens, remembered, wide, small=self.small)
         self.seen = encode(vae, window, size, wide, on_cpu=on_cpu)
         carried = task.windows[-1].carried
         self.tail = encode(vae, carried, size, wide, on_cpu=on_cpu) if carried and self.small else None

@@ -27,14 +27,13 @@ def read_cards(text: str) -> tuple[int, ...]:
     return cards
 
 
-def check_cards(cards: Sequence[int], count: int, device: str, offload: str, ranks: int) -> None:
-    """Refuse cards that can't be worked on together.
+def check_cards(cards: Sequence[int], count: int, device: str, ranks: int) -> None:
+    """Refuse cards that aren't there, or that others would work on; `check_together` knows what doesn't go with them.
 
     Args:
         cards: their numbers.
         count: how many there are.
         device: what `--device` says.
-        offload: what `--offload` says.
         ranks: processes that work together.
 
     Raises:
@@ -50,12 +49,6 @@ def check_cards(cards: Sequence[int], count: int, device: str, offload: str, ran
         raise MtvcraftError(
             f"`--gpus` and `--device {device}` name different devices",
             hint="leave out `--device`",
-            exit=Exit.USAGE,
-        )
-    if len(cards) > 1 and offload not in ("auto", "none"):
-        raise MtvcraftError(
-            f"`--gpus` keeps all layers on cards, and `--offload {offload}` takes them away",
-            hint="give one of the two",
             exit=Exit.USAGE,
         )
     if missing := [card for card in cards if card >= count]:

@@ -98,6 +98,18 @@ def kept_keys(sizes: Sizes, latent_frames: int, branches: int, wide: int, *, sma
     return 2 * branches * tokens * heads * head * wide
 
 
+def kept_outputs(sizes: Sizes, visual_tokens: int, branches: int, wide: int, *, small: bool) -> int:
+    """Bytes that skipping blocks keeps from step to step, for all branches of guidance.
+
+    Three tensors (s, d) for each: what came out of the first block, what that added, and what the others added; source:
+    diffusers' `FBCSharedBlockState`. They are as large whether branches run as a batch or one by one.
+    """
+    usual = (48, 64) if small else (40, 128)
+    names = ("num_attention_heads", "attention_head_dim")
+    heads, head = (sizes.get(name, given) for name, given in zip(names, usual, strict=True))
+    return 3 * branches * visual_tokens * heads * head * wide
+
+
 @dataclass(frozen=True)
 class Encoding:
     """One call of an encoder."""

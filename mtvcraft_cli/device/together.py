@@ -32,10 +32,12 @@ def check_together(
     compiling = ["`--compile`"] * compiled
     skipping = [f"`--speed {level}`"] * (level != "best")
     whole = skipping + compiling
+    away = [f"`--offload {offload}`"] * (offload not in ("auto", "none"))
     kernel = [f"`--attention {attention}`"] * (attention in ("flash", "sage"))
     clashes = (
         (packed + whole + kernel, ranks > 1, f"works in one process, and torchrun has started {ranks}"),
         (packed + whole, cards > 1, f"works on one card, and {cards} are named"),
+        (away, cards > 1, f"takes layers off a card, and each of the {cards} named keeps its own"),
         (whole, offload in STREAMED, f"wants the whole transformer in memory, and `--offload {offload}` streams it"),
         (compiling, quantize != "none", f"compiles plain matrices, and `--quantize {quantize}` packs them"),
     )

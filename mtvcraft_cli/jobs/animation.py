@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mtvcraft_cli.cache import Cache
 from mtvcraft_cli.device.placement import Quantize, Wanted
-from mtvcraft_cli.device.plan import Plan, Task, branches, make_plan
-from mtvcraft_cli.device.ranks import arrange, rank_device, world_size
+from mtvcraft_cli.device.plan import Plan, Task, make_plan
+from mtvcraft_cli.device.ranks import rank_device, world_size
 from mtvcraft_cli.device.split import check_cards
 from mtvcraft_cli.device.together import check_together
 from mtvcraft_cli.errors import Exit, MtvcraftError
@@ -31,12 +31,12 @@ from mtvcraft_cli.jobs.drive import (
 from mtvcraft_cli.jobs.fit import (
     check_fit,
     free_disk,
-    heads_of,
     machine_of,
     peak_text,
     place_text,
     placement_of,
     rates_of,
+    shared_out,
     sources_of,
     time_text,
 )
@@ -395,11 +395,11 @@ def prepare_animation(
     )
 
 
-def device_of(job: AnimateJob) -> str:
-    """Where a job works; the first of several cards.
+def check_asked(job: AnimateJob) -> None:
+    """Refuse what can't be had together, on whatever machine.
 
     Raises:
-        MtvcraftError: exit 2; it isn't there, or can't do what was asked for, or not all of it together.
+        MtvcraftError: exit 2.
     """
     check_together(
         offload=job.offload,
@@ -410,13 +410,22 @@ def device_of(job: AnimateJob) -> str:
         compiled=job.speed.compile,
         attention=job.speed.attention,
     )
+
+
+def device_of(job: AnimateJob) -> str:
+    """Where a job works; the first of several cards.
+
+    Raises:
+        MtvcraftError: exit 2; it isn't there, or can't do what was asked for, or not all of it together.
+    """
+    check_asked(job)
     import torch
 
     from mtvcraft_cli.device.place import choose_device
     from mtvcraft_cli.device.quantise import check_quantize
 
     if job.gpus:
-        check_cards(job.gpus, torch.cuda.device_count(), job.device, job.offload, world_size())
+        check_cards(job.gpus, torch.cuda.device_count(), job.device, world_size())
         device = torch.device("cuda", job.gpus[0])
     else:
         device = choose_device(rank_device(job.device, job.offload))
@@ -498,21 +507,13 @@ def _plan(
         sources=sources_of(parts),
         two_passes=job.two_passes,
         whole=job.speed.whole,
+        skips=job.speed.skips,
         pose_frames=video.frames if video else 0,
         texts=sum(cache.find("text", text_key(each)) is None for each in told),
     )
     machine = replace(machine_of(device, job.gpus), scratch_free=free_disk(cache.folder))
-    rates, wanted = rates_of(machine, cache.folder), placement_of(job.offload, job.quantize)
-    if (ranks := world_size()) > 1:
-        alone = make_plan(task, machine, rates, wanted, job.quantize)
-        groups, sharing = arrange(
-            ranks,
-            branches(job.preset.sampler, job.preset.backbone),
-            heads_of(job.preset, task.sources["transformer"]),
-            alone.visual_tokens,
-        )
-        task = replace(task, ranks=(groups, sharing), two_passes=task.two_passes and groups == 1)
-    return make_plan(task, machine, rates, wanted, job.quantize)
+    rates, wanted = rates_of(machine, cache.folder), placement_of(job.offload, job.quantize, len(job.gpus))
+    return make_plan(shared_out(task, machine, rates, world_size()), machine, rates, wanted, job.quantize)
 
 
 def _text(value: object) -> str | None:

@@ -3,12 +3,14 @@
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from mtvcraft_cli.device.memory import free_memory, held_memory
 from mtvcraft_cli.device.placement import RUNNABLE, STREAMED, Placement, Quantize, Wanted
 from mtvcraft_cli.device.plan import Machine, Plan, Source, Task, branches, make_plan
+from mtvcraft_cli.device.ranks import arrange
 from mtvcraft_cli.device.rates import Rates, read_rates
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.preset import Preset, load_preset
@@ -48,9 +50,9 @@ def free_disk(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def placement_of(offload: Wanted, quantize: Quantize) -> Placement | None:
-    """What was asked for; None leaves it to the plan."""
-    return None if offload == "auto" else Placement(offload=offload, quantize=quantize)
+def placement_of(offload: Wanted, quantize: Quantize, cards: int = 0) -> Placement | None:
+    """What was asked for; None leaves it to the plan, which takes no layer off any of several `cards` anyway."""
+    return None if offload == "auto" or cards > 1 else Placement(offload=offload, quantize=quantize)
 
 
 def rates_of(machine: Machine, cache: Path) -> Rates:
@@ -98,7 +100,14 @@ def heads_of(preset: Preset, transformer: Source) -> int:
 
 
 def task_of(
-    preset: Preset, folder: Path | None, frames: int, *, two_passes: bool = False, pose_frames: int = 0
+    preset: Preset,
+    folder: Path | None,
+    frames: int,
+    *,
+    two_passes: bool = False,
+    whole: bool = False,
+    skips: bool = False,
+    pose_frames: int = 0,
 ) -> Task:
     """A run of a preset over so many of the model's frames, with the weights that are there."""
     return Task(
@@ -106,9 +115,28 @@ def task_of(
         windows=tuple(plan_windows(frames, preset.frames, preset.overlap)),
         sources=sources_of(locate(preset, folder)),
         two_passes=two_passes,
+        whole=whole,
+        skips=skips,
         pose_frames=pose_frames,
         texts=1 + (preset.sampler.text_guidance != 1),
     )
+
+
+def shared_out(task: Task, machine: Machine, rates: Rates, ranks: int) -> Task:
+    """The same run by so many processes.
+
+    Raises:
+        MtvcraftError: exit 2; it can't be cut evenly among them.
+    """
+    if ranks == 1:
+        return task
+    groups, sharing = arrange(
+        ranks,
+        branches(task.preset.sampler, task.preset.backbone),
+        heads_of(task.preset, task.sources["transformer"]),
+        make_plan(task, machine, rates).visual_tokens,
+    )
+    return replace(task, ranks=(groups, sharing), two_passes=task.two_passes and groups == 1)
 
 
 def check_fit(plan: Plan, folder: Path | None, cache: Path) -> None:
@@ -140,8 +168,13 @@ def nearest(plan: Plan, folder: Path | None, cache: Path) -> tuple[str, Plan] | 
     Returns:
         The options that ask for it, and its plan; None where nothing fits.
     """
-    for words, task, placement in _variations(plan, folder):
-        found = make_plan(task, plan.machine, rates_of(plan.machine, cache), placement, plan.placement.quantize)
+    machine, rates, ranks = plan.machine, rates_of(plan.machine, cache), prod(plan.task.ranks)
+    for words, other, placement in _variations(plan, folder):
+        try:
+            task = shared_out(other, machine, rates, ranks)
+        except MtvcraftError:  # another preset or size, which these processes would be refused for
+            continue
+        found = make_plan(task, machine, rates, placement, plan.placement.quantize)
         if not found.shortages:
             fetched = f" ({fetch_text(found)})" if any(source.missing for source in task.sources.values()) else ""
             return words + fetched, found
@@ -149,7 +182,7 @@ def nearest(plan: Plan, folder: Path | None, cache: Path) -> tuple[str, Plan] | 
 
 
 def _variations(plan: Plan, folder: Path | None) -> Iterator[tuple[str, Task, Placement | None]]:
-    """Settings around a plan's, the nearest first."""
+    """Settings around a plan's, the nearest first; all else is as it was asked for."""
     task, preset = plan.task, plan.task.preset
     if plan.machine.card and not plan.machine.cards and task.ranks == (1, 1):
         ways = [way.offload for way in RUNNABLE if not (task.whole and way.offload in STREAMED)]
@@ -159,19 +192,20 @@ def _variations(plan: Plan, folder: Path | None) -> Iterator[tuple[str, Task, Pl
     halves = [task]
     if not task.two_passes and branches(preset.sampler, preset.backbone) > 1:
         halves.append(replace(task, two_passes=True))
-        yield "`--two-passes`", halves[-1], None
+        yield "`--two-passes`", halves[-1], plan.asked
     for share in SMALLER:
         width, height = (max(16, int(side * share) // 16 * 16) for side in preset.size_px)
         for half in halves:
             passes = " --two-passes" if half.two_passes and not task.two_passes else ""
             smaller = replace(half, preset=replace(preset, size_px=(width, height), auto_size=False))
-            yield f"`--size {width}x{height}{passes}`", smaller, None
+            yield f"`--size {width}x{height}{passes}`", smaller, plan.asked
     frames = task.windows[-1].start + task.windows[-1].frames - task.windows[-1].held
     for name in BEST_FIRST[(BEST_FIRST.index(preset.name) + 1 if preset.name in BEST_FIRST else 0) :]:
-        other = task_of(load_preset(name), folder, frames, pose_frames=task.pose_frames)
+        named = task_of(load_preset(name), folder, frames, pose_frames=task.pose_frames)
+        other = replace(named, two_passes=task.two_passes, whole=task.whole, skips=task.skips)
         published = all(not source.missing or source.stored_bytes for source in other.sources.values())
         if published or name == "mini":
-            yield f"`--preset {name}`", other, None
+            yield f"`--preset {name}`", other, plan.asked
 
 
 def shortage_text(plan: Plan) -> str:
@@ -250,7 +284,18 @@ def peak_text(plan: Plan) -> str:
     return f"at most {card}{memory_text(plan.ram_peak)} of RAM"
 
 
-def best_fitting(folder: Path | None, machine: Machine, cache: Path, quantize: Quantize = "none") -> Preset | None:
+def best_fitting(
+    folder: Path | None,
+    machine: Machine,
+    cache: Path,
+    quantize: Quantize = "none",
+    *,
+    offload: Wanted = "auto",
+    two_passes: bool = False,
+    whole: bool = False,
+    skips: bool = False,
+    ranks: int = 1,
+) -> Preset | None:
     """The best preset of the package whose weights are there and that fits, `mini` aside; None where there is none.
 
     Args:
@@ -258,12 +303,22 @@ def best_fitting(folder: Path | None, machine: Machine, cache: Path, quantize: Q
         machine: what there is.
         cache: the program's cache.
         quantize: how matrices would be stored.
+        offload: what would stay on the card.
+        two_passes: whether the branches of guidance would run one after the other.
+        whole: whether the transformer would have to be whole in memory.
+        skips: whether blocks might be skipped.
+        ranks: processes that would work together.
     """
-    rates = rates_of(machine, cache)
+    rates, placement = rates_of(machine, cache), placement_of(offload, quantize, len(machine.cards))
     for name in BEST_FIRST[:-1]:
         preset = load_preset(name)
         if any(part.missing for part in locate(preset, folder).values()):
             continue
-        if not make_plan(task_of(preset, folder, preset.frames), machine, rates, quantize=quantize).shortages:
+        alone = task_of(preset, folder, preset.frames, two_passes=two_passes, whole=whole, skips=skips)
+        try:
+            task = shared_out(alone, machine, rates, ranks)
+        except MtvcraftError:  # another one may be cut evenly
+            continue
+        if not make_plan(task, machine, rates, placement, quantize).shortages:
             return preset
     return None

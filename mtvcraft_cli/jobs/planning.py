@@ -34,7 +34,7 @@ def machine_for(job: PlanJob) -> Machine:
     Raises:
         MtvcraftError: exit 2; what is asked for can't be had together.
     """
-    check_together(quantize=job.quantize, cards=len(job.vram_gib))
+    check_together(offload=job.offload, quantize=job.quantize, cards=len(job.vram_gib))
     ram = None if job.ram_gib is None else int(job.ram_gib * 2**30)
     if job.vram_gib:
         here = machine_of("cpu")
@@ -54,7 +54,7 @@ def plan_preset(preset: Preset, job: PlanJob, machine: Machine, cache: Path) -> 
     """What a run of a preset would take, joints found in a video included."""
     frames = job.frames or preset.frames
     task = task_of(preset, job.weights, frames, two_passes=job.two_passes, pose_frames=frames)
-    placement = placement_of(job.offload, job.quantize)
+    placement = placement_of(job.offload, job.quantize, len(job.vram_gib))
     return make_plan(task, machine, rates_of(machine, cache), placement, job.quantize)
 
 

@@ -49,9 +49,14 @@ class Speed:
     """What computes attention; `auto` until it is known what this machine has."""
 
     @property
+    def skips(self) -> bool:
+        """Whether blocks may be skipped."""
+        return self.level != "best"
+
+    @property
     def whole(self) -> bool:
         """Whether the transformer has to be whole in memory for that."""
-        return self.level != "best" or self.compile
+        return self.skips or self.compile
 
     def told(self) -> dict[str, Any]:
         """The same as plain data."""

@@ -218,17 +218,42 @@ def test_a_prompt_that_is_too_long_is_the_fault_of_its_own_row_alone(
         (['{"reference": "ref.png", "drive": "one.npy"}', "{"], ["line 2", "JSON"]),
         (['{"reference": "ref.png", "drive": "one.npy", "prompt": {"a": 1}}'], ["row 1", "prompt"]),
         (['reference,drive\n"ref.png,one.npy'], ["jobs.csv", "CSV"]),
+        (
+            ["reference,drive,output,speed", "ref.png,one.npy,a.mp4,best", "ref.png,two.npy,b.mp4,fast"],
+            ["row 2", "line 3", "`--speed fast` wants the whole transformer"],
+        ),
+        (
+            ["reference,drive,output,attention", "ref.png,one.npy,a.mp4,native", "ref.png,two.npy,b.mp4,flash"],
+            ["row 2", "line 3", "`--attention flash` can't be used"],
+        ),
     ],
 )
 def test_every_row_is_checked_before_the_first_begins(
     rows: list[str], words: list[str], there: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table(*rows)
-    ran = Ran(capsys, "batch", "jobs.csv", *TOY)
+    ran = Ran(capsys, "batch", "jobs.csv", *TOY, "--offload", "group", "--device", "cpu")
     ran.refused(2, *words)
     assert ran.stdout == ""
     assert not list(there.glob("*.mp4"))
     assert not Path("jobs.results.jsonl").exists()
+
+
+def test_a_device_that_is_not_here_is_said_of_every_row_that_names_it(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table("reference,drive,output,device", *(f"ref.png,one.npy,{n}.mp4,{n}" for n in ("cpu", "cuda:9", "cuda:8")))
+    ran = Ran(capsys, "batch", "jobs.csv", *TOY)
+    ran.refused(2, "row 2", "line 3", "cuda:9", "2 of 3 rows are wrong")
+    assert "warning: row 3" in ran.stderr
+
+
+def test_options_that_clash_are_refused_before_a_cluster_is_asked(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table("reference,drive,output,speed", "ref.png,one.npy,a.mp4,best", "ref.png,two.npy,b.mp4,fast")
+    ran = Ran(capsys, "batch", "jobs.csv", *TOY, "--offload", "group", "--ray", "local", "--dry-run")
+    ran.refused(2, "row 2", "`--speed fast` wants the whole transformer")
 
 
 def test_every_wrong_row_is_named(there: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,10 +6,15 @@ import resource
 import subprocess
 import sys
 from dataclasses import replace
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mtvcraft_cli.cli.animate import animation_job
+from mtvcraft_cli.cli.front import main, reader
+from mtvcraft_cli.device.placement import Placement
 from mtvcraft_cli.device.plan import Machine, make_plan
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.jobs import choice, fit
@@ -88,6 +93,17 @@ def test_options_change_the_plan(tmp_path: Path) -> None:
     assert (split["cards"], split["fits"], len(split["further_cards_peak_bytes"])) == ([0, 1], True, 1)
     longer = plan(*whole, "--frames", "200", "--steps", "10", "--size", "256x256", cwd=tmp_path)
     assert (longer["windows"], longer["steps"], longer["visual_tokens"]) == (5, 10, 3328)
+
+
+def test_everything_on_cards_means_on_all_that_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "--preset", "17b", "--ram", "256", "--json", "--vram"]
+    assert main([*words, "24,24", "--offload", "none"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["cards"], told["fits"], len(told["further_cards_peak_bytes"])) == ([0, 1], True, 1)
+    assert main([*words, "24", "--offload", "none"]) == 5, "alone it is too small"
+    capsys.readouterr()
+    assert main([*words, "24,24", "--offload", "group"]) == 2, "as `animate` refuses it"
+    assert "`--offload group` takes layers off a card" in capsys.readouterr().err
 
 
 def test_every_model_is_planned_where_none_is_named(tmp_path: Path) -> None:
@@ -194,8 +210,6 @@ def test_the_nearest_setting_gives_up_the_least(name: str, gib: float, words: st
 
 
 def test_offloading_is_the_nearest_where_it_was_forbidden(tmp_path: Path) -> None:
-    from mtvcraft_cli.device.placement import Placement
-
     machine = card(16)
     plan = make_plan(task_of(load_preset("7b"), None, 49), machine, rates_of(machine, tmp_path), Placement())
     assert plan.shortages
@@ -233,6 +247,74 @@ def test_auto_takes_the_best_that_is_here_and_fits(tmp_path: Path, monkeypatch: 
         assert name in why
     monkeypatch.setattr(fit, "locate", real)
     assert best_fitting(None, card(80), tmp_path) is None, "no weights are here"
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ({}, "18b"),
+        ({"whole": True}, "7b"),
+        ({"offload": "none"}, "7b"),
+        ({"offload": "group"}, "18b"),
+        ({"ranks": 2}, "7b"),
+        ({"ranks": 7}, None),
+    ],
+    ids=str,
+)
+def test_auto_takes_what_fits_as_it_is_asked_for(
+    asked: dict[str, Any], name: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streamed, the largest fits 24 GB; skipped blocks and several processes want it whole there."""
+    real = fit.locate
+    monkeypatch.setattr(
+        fit,
+        "locate",
+        lambda preset, folder: {name: replace(part, path=tmp_path) for name, part in real(preset, folder).items()},
+    )
+    best = best_fitting(None, card(24), tmp_path, **asked)
+    assert (best and best.name) == name
+
+
+def test_animate_chooses_by_all_that_was_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    seen = dict[str, Any]()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("mtvcraft_cli.device.place.choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(choice, "machine_of", lambda device, cards: card(24))
+    monkeypatch.setattr(choice, "best_fitting", lambda *given, **asked: seen.update(asked))
+    words = ["a.png", "b.npy", "--speed", "fast", "--two-passes", "--offload", "model"]
+    reader(animation_job, "animate")(words, {}, [])
+    assert seen == {"offload": "model", "two_passes": True, "whole": True, "skips": True, "ranks": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "gib", "changes", "placement", "words"),
+    [
+        ("17b", 12, {"whole": True, "skips": True}, None, "`--preset mini`"),
+        ("17b", 24, {"ranks": (2, 1)}, None, "`--preset 7b`"),
+        ("17b", 24, {"two_passes": True, "ranks": (1, 2)}, Placement(offload="none"), "`--preset 7b`"),
+        ("17b", 3.5, {}, Placement(offload="none"), "`--preset mini`"),
+    ],
+    ids=str,
+)
+def test_the_nearest_is_one_that_the_same_words_run(
+    name: str, gib: float, changes: dict[str, Any], placement: Placement | None, words: str, tmp_path: Path
+) -> None:
+    machine = card(gib)
+    task = replace(task_of(load_preset(name), None, 49), **changes)
+    found = nearest(make_plan(task, machine, rates_of(machine, tmp_path), placement), None, tmp_path)
+    assert found is not None
+    assert found[0].startswith(words)
+    nearby = found[1]
+    assert prod(nearby.task.ranks) == prod(task.ranks)
+    assert (nearby.task.whole, nearby.task.skips) == (task.whole, task.skips)
+    assert nearby.task.two_passes is (task.two_passes and nearby.task.ranks[0] == 1)
+    assert nearby.placement.offload in ("none", "model")
+    assert placement is None or nearby.placement == placement
 
 
 def test_this_machine_has_what_this_process_holds_as_well() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
+from diffusers.hooks.first_block_cache import FBCHeadBlockHook
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -14,6 +15,7 @@ from mtvcraft_cli.device.vae_large import large_decode, large_encode
 from mtvcraft_cli.device.vae_small import small_decode, small_encode
 from mtvcraft_cli.latents.cogvideox import CogVideoXMotionTransformer
 from mtvcraft_cli.latents.rope import Rotary
+from mtvcraft_cli.latents.spare import set_cache
 from mtvcraft_cli.latents.wan import WanMotionTransformer
 from mtvcraft_cli.preset import load_preset
 from tests.device.ledger import META, peak_bytes
@@ -82,6 +84,45 @@ def test_a_step_of_the_large_model_at_full_width_and_size(dtype: torch.dtype, ba
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             module(*given)
         assert abs(step.branch_work / counter.get_total_flops() - 1) < 0.02
+
+
+@pytest.mark.parametrize("branches", [("both",), ("uncond", "cond")])
+def test_what_skipping_keeps_of_the_small_model(branches: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FBCHeadBlockHook, "_should_compute_remaining_blocks", lambda *_: True)  # meta has no numbers
+    dtype, batch = torch.bfloat16, 2 // len(branches)
+    module = built(CogVideoXMotionTransformer, SEVEN | {"num_layers": 4}, dtype)
+    set_cache(module, 0.1)
+    latents, tokens = empty(batch, 13, 32, 64, 64, dtype=dtype), empty(batch, 312, 3072, dtype=dtype)
+    times = torch.zeros(batch, dtype=torch.int64, device=META)
+
+    def steps(*given: Any) -> None:
+        for branch in branches * 2:
+            with module.cache_context(branch):
+                module(*given)
+
+    real = peak_bytes(module, steps, latents, times, tokens, table(13312, 64), table(312, 64))
+    step = stepping.small_step(SEVEN, 13, (64, 64), batch, 2)
+    close(step.peak_bytes + stepping.kept_outputs(SEVEN, step.visual_tokens, 2, 2, small=True), real)
+
+
+def test_what_skipping_keeps_of_the_large_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FBCHeadBlockHook, "_should_compute_remaining_blocks", lambda *_: True)
+    dtype = torch.bfloat16
+    module = built(WanMotionTransformer, SEVENTEEN | {"num_layers": 4}, dtype)
+    module.condition_embedder.timesteps_proj.forward = lambda times: empty(len(times), 256)
+    set_cache(module, 0.1)
+
+    def steps(*given: Any) -> None:
+        *inputs, visual, motion = given
+        for name, batch in (("led", 1), ("none+led", 2), ("none+led", 2)):  # where guidance begins in the middle
+            with module.cache_context(name):
+                module(*(each.expand(batch, *each.shape[1:]) for each in inputs), visual, motion)
+
+    shapes = (1, 36, 13, 64, 64), (1,), (1, 312, 3072), (1, 512, 4096), (1, 257, 1280)
+    inputs = [empty(*shape, dtype=dtype if len(shape) > 1 else torch.float32) for shape in shapes]
+    real = peak_bytes(module, steps, *inputs, table(13312, 128), table(312, 128))
+    step = stepping.large_step(SEVENTEEN, 13, (64, 64), 2, 2)
+    close(step.peak_bytes + stepping.kept_outputs(SEVENTEEN, step.visual_tokens, 3, 2, small=False), real)
 
 
 @pytest.mark.parametrize(("name", "latent_px"), [("7b", 8), ("mini", 4)])

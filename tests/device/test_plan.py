@@ -165,6 +165,42 @@ def test_steps_outside_the_range_of_guidance_are_one_pass() -> None:
     )
 
 
+@pytest.mark.parametrize("two_passes", [False, True])
+def test_what_skipping_keeps_from_step_to_step_is_counted_while_denoising(two_passes: bool) -> None:
+    plain, skipping = (
+        make_plan(task("7b", two_passes=two_passes, skips=skips), on_card(80), UNKNOWN) for skips in (False, True)
+    )
+    unit = 13312 * 3072 * 2  # one tensor of one branch, in bfloat16
+    assert stage(skipping, "denoise") - stage(plain, "denoise") == 3 * 2 * unit
+    assert stage(skipping, "decode") == stage(plain, "decode")
+    cpu = [make_plan(task("7b", two_passes=two_passes, skips=skips), CPU, UNKNOWN) for skips in (False, True)]
+    ram = [next(each.ram for each in plan.stages if each.name == "denoise") for plan in cpu]
+    assert ram[1] - ram[0] == 3 * 2 * 2 * unit, "in float32"
+
+
+@pytest.mark.parametrize(
+    ("motion", "text", "end", "two_passes", "tensors"),
+    [
+        (3.0, 6.0, 1.0, False, 9),
+        (3.0, 6.0, 0.5, False, 12),  # the branch of unguided steps is kept beside the batch of guided ones
+        (3.0, 6.0, 0.5, True, 9),
+        (1.0, 1.0, 0.5, False, 3),
+        (3.0, 6.0, 0.0, False, 3),
+    ],
+)
+def test_what_skipping_keeps_goes_by_the_branches_that_are_told_apart(
+    motion: float, text: float, end: float, two_passes: bool, tensors: int
+) -> None:
+    whole = task("17b", two_passes=two_passes)
+    sampler = replace(
+        whole.preset.sampler, motion_guidance=motion, text_guidance=text, guidance_range=(0.0, end), steps=10
+    )
+    plain = replace(whole, preset=replace(whole.preset, sampler=sampler))
+    plans = [make_plan(each, on_card(80), UNKNOWN, Placement()) for each in (plain, replace(plain, skips=True))]
+    added = stage(plans[1], "denoise") - stage(plans[0], "denoise")
+    assert added == tensors * plans[0].visual_tokens * 5120 * 2
+
+
 def test_the_fastest_placement_that_fits_is_chosen() -> None:
     chosen = {gib: make_plan(task("7b"), on_card(gib), UNKNOWN).placement.offload for gib in (40, 17, 12, 8)}
     assert chosen == {40: "none", 17: "model", 12: "group", 8: "group"}

@@ -75,27 +75,26 @@ def test_cards_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cards", "device", "offload", "ranks", "words"),
+    ("cards", "device", "ranks", "words"),
     [
-        ((0, 3), "auto", "auto", 1, "`cuda:3`, and PyTorch sees 2"),
-        ((0, 1), "cpu", "auto", 1, "--device cpu"),
-        ((1, 0), "cuda:0", "auto", 1, "--device cuda:0"),
-        ((0, 1), "auto", "group", 1, "--offload group"),
-        ((0, 1), "auto", "auto", 2, "torchrun"),
+        ((0, 3), "auto", 1, "`cuda:3`, and PyTorch sees 2"),
+        ((0, 1), "cpu", 1, "--device cpu"),
+        ((1, 0), "cuda:0", 1, "--device cuda:0"),
+        ((0, 1), "auto", 2, "torchrun"),
     ],
 )
 def test_cards_that_cannot_work_together_are_refused(
-    cards: tuple[int, ...], device: str, offload: str, ranks: int, words: str
+    cards: tuple[int, ...], device: str, ranks: int, words: str
 ) -> None:
     with pytest.raises(MtvcraftError) as caught:
-        check_cards(cards, 2, device, offload, ranks)
+        check_cards(cards, 2, device, ranks)
     assert words in caught.value.message
     assert caught.value.exit == Exit.USAGE
 
 
 def test_cards_that_can_work_together_are_taken() -> None:
-    check_cards((1, 0), 2, "cuda:1", "none", 1)
-    check_cards((1,), 2, "auto", "model", 1)
+    check_cards((1, 0), 2, "cuda:1", 1)
+    check_cards((1,), 2, "auto", 1)
 
 
 def test_layers_are_cut_anew_for_a_job_that_wants_them_quite_otherwise(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mtvcraft_cli.device.together import check_together
-from mtvcraft_cli.errors import Exit, MtvcraftError
+from mtvcraft_cli.errors import Exit, MtvcraftError, explained
 
 
 def test_quantised_matrices_work_in_one_process_and_on_one_card() -> None:
@@ -27,6 +27,29 @@ def test_what_skips_or_compiles_blocks_wants_them_whole_and_alone() -> None:
         refused("`--speed fast` works", level="fast", **asked)
         refused("`--compile` works", compiled=True, **asked)
     refused("`--quantize fp8` packs them", compiled=True, quantize="fp8")
+
+
+def test_layers_that_are_split_over_cards_stay_there() -> None:
+    check_together(offload="model", cards=1)
+    for way in ("auto", "none"):
+        check_together(offload=way, cards=2)
+    for way in ("model", "group", "sequential", "disk"):
+        refused(f"`--offload {way}` takes layers off a card, and each of the 2", offload=way, cards=2)
+
+
+def test_the_way_out_of_too_little_memory_names_what_it_can_not_be_had_with() -> None:
+    class OutOfMemoryError(RuntimeError):
+        """As torch calls its own."""
+
+    hint = explained(OutOfMemoryError("CUDA out of memory.")).hint
+    way, _, without = hint.partition("without")
+    assert "`--offload sequential --two-passes`" in way
+    check_together(offload="sequential")
+    clashing = {"`--speed`": {"level": "fast"}, "`--compile`": {"compiled": True}, "`--gpus`": {"cards": 2}}
+    for word, asked in clashing.items():
+        refused("--offload sequential", offload="sequential", **asked)
+        assert word in without
+    assert "torchrun" in without, "device.ranks refuses that"
 
 
 def test_attention_is_chosen_for_one_process() -> None:
