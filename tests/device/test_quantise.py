@@ -273,13 +273,14 @@ def test_a_copy_and_a_state_dict_give_the_same_bits() -> None:
 def test_a_checkpoint_in_half_precision_is_packed_from_its_own_numbers_and_the_rest_is_cast() -> None:
     half = {name: tensor.bfloat16() for name, tensor in tiny_wan_tensors().items()}
     whole = wan.WanMotionTransformer._keep_in_fp32_modules
-    model, done = built(wan.build_transformer, WAN_TRANSFORMER, half, torch.float32, "int8", whole)
+    model, done = built(wan.build_transformer, WAN_TRANSFORMER, given := dict(half), torch.float32, "int8", whole)
+    assert given == {}, "each matrix can go once it is packed"
     direct = wan.build_transformer(WAN_TRANSFORMER, half, torch.float32)
     assert done is not None
     assert done.before_bytes == stored_bytes_of(direct)
     with quantised(direct, "int8"):
         assert torch.equal(one_pass(model), one_pass(direct))
-    on_card, _ = built(wan.build_transformer, WAN_TRANSFORMER, half, torch.bfloat16, "int8", whole)
+    on_card, _ = built(wan.build_transformer, WAN_TRANSFORMER, dict(half), torch.bfloat16, "int8", whole)
     plain = wan.build_transformer(WAN_TRANSFORMER, half, torch.bfloat16).state_dict()
     for name, tensor in on_card.state_dict().items():
         assert name.endswith((".packed", ".scale")) or tensor.dtype == plain[name].dtype, name
