@@ -106,7 +106,9 @@ class Loaded:
     def _wanted(self, prepared: PreparedAnimation) -> Placement:
         """The placement of the plan, or a smaller one that was taken in spite of one."""
         planned, stepped = prepared.plan.placement, self.stepped
-        if stepped is None or prepared.job.offload != "auto" or stepped.offload not in smaller(planned.offload):
+        if stepped is None or planned.cards or prepared.job.offload != "auto":  # cut over cards, one was too small
+            return planned
+        if stepped.offload not in smaller(planned.offload):
             return planned
         return planned if stepped.offload in STREAMED and prepared.job.speed.whole else stepped
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from mtvcraft_cli.latents.sampler import make_scheduler
 from mtvcraft_cli.latents.vae import decode, encode_video, to_frames
 from mtvcraft_cli.latents.walk import Models, Settings, walk, window_seed
+from mtvcraft_cli.preset import load_preset
+from mtvcraft_cli.runs.models import settings_of
 from mtvcraft_cli.windows import Window, plan_windows
 from tests.tiny import SCHEDULER, WIDTH, joint_mean_mm, picture, tiny_transformer, tiny_vae
 
@@ -83,6 +85,14 @@ def test_a_run_that_died_after_its_first_window_goes_on_to_the_same_frames(model
     hook.remove()
     assert np.array_equal(resumed, whole)
     assert len(ran) == 2 * (len(windows) - 1)
+
+
+def test_unchanged_places_are_the_picture_in_every_window(models: Models) -> None:
+    all_of_it = made(models, 25, frames=17, settings=settings(reference_kept=1e6))
+    assert np.array_equal(all_of_it, np.repeat(picture(**SIZE)[None], 25, 0))
+    assert (
+        settings_of(load_preset("mini"), torch.device("cpu")).reference_kept == load_preset("mini").reference_kept > 0
+    )
 
 
 def test_a_window_starts_where_the_one_before_ended(models: Models) -> None:
