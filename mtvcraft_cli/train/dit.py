@@ -32,7 +32,7 @@ from mtvcraft_cli.tokens.tokenizer import tokenizer_from_tensors
 from mtvcraft_cli.train.clips import OnClips, in_relation, stacked
 from mtvcraft_cli.train.examples import Example, Examples, WorldExamples
 from mtvcraft_cli.train.outcome import Outcome
-from mtvcraft_cli.train.parts import locate, needed, told_scale
+from mtvcraft_cli.train.parts import locate, locate_parts, needed, told_scale
 from mtvcraft_cli.train.pointing import Pointing
 from mtvcraft_cli.train.run import samples_rng
 from mtvcraft_cli.train.settings import DitTraining
@@ -146,7 +146,7 @@ class DitStage(OnClips):
         examples: clips to train on.
         held: clips for the report.
         folder: latents and tokens are kept in it.
-        parts: the weights of "tokenizer" and "vae".
+        parts: the weights of "tokenizer" and "vae", where the preset doesn't name them.
 
     Raises:
         MtvcraftError: a part is missing, or the base is no CogVideoX transformer of this size.
@@ -164,12 +164,8 @@ class DitStage(OnClips):
         folder: Path,
         parts: Mapping[str, Path],
     ) -> None:
-        if missing := [part for part in ("tokenizer", "vae") if part not in parts]:
-            raise MtvcraftError(
-                f"the transformer can't be trained without a {missing[0]}",
-                hint=f"train one with `mtvcraft train {missing[0]}`, or name the folder of its run",
-                exit=Exit.WEIGHTS,
-            )
+        located = locate_parts(preset, parts)
+        used = {part: needed(located, part) for part in ("tokenizer", "vae")}
         if settings.kept_frames and preset["transformer"].get("motion_positions") == "learnable":
             raise MtvcraftError(
                 "`dit.kept_frames` can't go with learnable positions, which are stretched over the frames at hand",
@@ -179,12 +175,13 @@ class DitStage(OnClips):
         # Of our own world alone it is known where a character is.
         self.pointing = settings.pointing if isinstance(examples, WorldExamples) else 0.0
         self.settings, self.stats, self.held = settings, stats, held
-        tensors = {part: read_tensors(path, within="module") for part, path in parts.items()}
+        tensors = {part: read_tensors(path, within="module") for part, path in used.items()}
         self.tokenizer = tokenizer_from_tensors(preset["tokenizer"], tensors["tokenizer"])
-        factor = told_scale(parts["vae"]) or float(preset["vae"]["scaling_factor"])
+        factor = told_scale(used["vae"]) or float(preset["vae"]["scaling_factor"])
         self.preset = {**preset, "vae": {**preset["vae"], "scaling_factor": factor}}
         self.vae: AutoencoderKLCogVideoX = build_vae(self.preset["vae"], tensors["vae"])
-        self.outcome = Outcome(self.preset, stats, parts)
+        named = {part: found.source for part, found in located.items() if part not in parts}
+        self.outcome = Outcome(self.preset, stats, parts, named)
         self.scheduler = make_scheduler(preset["sampler"]["scheduler"], preset["scheduler"])
         self.frames, self.kind, self.axes = preset["frames"], preset["differential"], preset.get("joint_axes", "xyz")
         buckets = settings.buckets or ((preset["size_px"][0], preset["size_px"][1]),)

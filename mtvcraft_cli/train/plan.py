@@ -13,8 +13,9 @@ from mtvcraft_cli.device.sizes import latent_size
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import write_text_whole
 from mtvcraft_cli.preset import AUTO_PX
+from mtvcraft_cli.train.parts import locate, locate_parts, trained_before
 from mtvcraft_cli.train.run import LOG
-from mtvcraft_cli.train.settings import Loop, Recipe
+from mtvcraft_cli.train.settings import DitTraining, Loop, Recipe
 from mtvcraft_cli.train.stages import Kind, settings_of, weights_of
 from mtvcraft_cli.weights.locate import size_text
 
@@ -37,7 +38,9 @@ class Plan:
     parameters: int
     """Of the network that is trained."""
     loads: dict[str, str]
-    """Weights trained before, by part."""
+    """Weights trained before, by part, and what is trained further as "base"."""
+    fetches: tuple[str, ...]
+    """Released weights that aren't here yet, as `mtvcraft download` calls them."""
     data: tuple[str, ...]
     """Data sets; none is the recipe's own."""
     clips: int | None
@@ -57,6 +60,8 @@ class Plan:
             lines.append(f"trained on {', '.join(f'`{name}`' for name in self.data)}")
         if self.loads:
             lines.append(f"with {' and '.join(f'the {part} of `{path}`' for part, path in self.loads.items())}")
+        if self.fetches:
+            lines.append(f"not here yet: `mtvcraft download {' '.join(self.fetches)}` fetches what is needed")
         if self.clips is not None and self.latents_bytes is not None:
             lines.append(
                 f"latents of up to {self.clips} windows are kept in `{self.folder / 'latents'}`: "
@@ -76,7 +81,8 @@ def plan_run(kind: Kind, recipe: Recipe, folder: Path, parts: Mapping[str, Path]
 
     Raises:
         MtvcraftError: exit 2; the recipe lacks the stage or has numbers that are none, the folder holds something else,
-            or a data set is missing; exit 6; a part is missing.
+            or a data set is missing; exit 6; a part is missing,
+            or what is to be trained further.
     """
     settings = settings_of(recipe, kind)
     check_loop(settings.loop, f"{kind}.loop")
@@ -86,14 +92,22 @@ def plan_run(kind: Kind, recipe: Recipe, folder: Path, parts: Mapping[str, Path]
             raise MtvcraftError(
                 f"there is no data set `{name}`", hint="make one with `mtvcraft train prepare`", exit=Exit.USAGE
             )
-    named = recipe.preset.get("weights", {})
-    if kind == "dit" and (missing := [part for part in NEEDED if part not in parts and part not in named]):
-        raise MtvcraftError(
-            f"the transformer can't be trained without a {missing[0]}",
-            hint=f"train one with `mtvcraft train {missing[0]}`, and give its folder with `--{missing[0]}`",
-            exit=Exit.WEIGHTS,
-        )
     loads = {part: str(weights_of(part, path)) for part, path in parts.items()}
+    fetches: tuple[str, ...] = ()
+    if isinstance(settings, DitTraining):
+        located = locate_parts(recipe.preset, parts)
+        if missing := [part for part in NEEDED if part not in located]:
+            raise MtvcraftError(
+                f"the transformer can't be trained without a {missing[0]}",
+                hint=f"train one with `mtvcraft train {missing[0]}`, and give its folder with `--{missing[0]}`",
+                exit=Exit.WEIGHTS,
+            )
+        if settings.base is not None:
+            located["base"] = locate("base", settings.base)
+            loads["base"] = settings.base
+        fetches = tuple(found.source for found in located.values() if found.missing)
+    elif settings.base is not None:
+        loads["base"] = str(trained_before(kind, settings.base, decoder_only=settings.decoder_only))
     loop: Loop = settings.loop
     latest = max((folder / "checkpoints").glob("step-*"), default=None)
     clips = latents_bytes = None
@@ -107,6 +121,7 @@ def plan_run(kind: Kind, recipe: Recipe, folder: Path, parts: Mapping[str, Path]
         batch=loop.batch,
         parameters=count_parameters(kind, recipe.preset),
         loads=loads,
+        fetches=fetches,
         data=recipe.data.sets,
         clips=clips,
         latents_bytes=latents_bytes,

@@ -11,6 +11,7 @@ import yaml
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.preset import find_preset
+from mtvcraft_cli.weights.manifest import manifest
 
 RECIPES = Path(__file__).parent / "recipes"
 Settings = TypeVar("Settings")
@@ -277,7 +278,7 @@ class Recipe:
     """A whole model: how it is run and how each of its networks is trained."""
 
     preset: Mapping[str, Any] = field(default_factory=dict)
-    """A preset without `weights` and `statistics`, which a run adds; in a file also the name of one."""
+    """A preset without `statistics` and weights of its own, which a run adds; in a file also the name of one."""
     data: Data = field(default_factory=Data)
     tokenizer: TokenizerTraining | None = None
     vae: VaeTraining | None = None
@@ -347,13 +348,18 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None, motion: Pat
 
 
 def preset_settings(name: str) -> dict[str, Any]:
-    """What a preset says besides `weights` and `statistics`, as a recipe holds it.
+    """What a preset says besides `statistics` and weights of its own, as a recipe holds it.
+
+    Weights that belong to the base model stay: the VAE's, and the encoders of text and picture.
 
     Raises:
         MtvcraftError: there is no such preset.
     """
     content, _ = find_preset(name)
-    return {key: value for key, value in content.items() if key not in ("weights", "statistics")}
+    settings = {key: value for key, value in content.items() if key not in ("weights", "statistics")}
+    released, own = manifest(), ("tokenizer", "transformer", "no_motion")
+    kept = {part: name for part, name in content.get("weights", {}).items() if part not in own and name in released}
+    return settings | ({"weights": kept} if kept else {})
 
 
 def read_changes(words: Sequence[str], section: str) -> dict[str, Any]:

@@ -140,6 +140,17 @@ def test_what_cannot_be_trained_is_refused_in_two_lines(there: Path, words: list
     assert not (there / "x").exists()
 
 
+def test_a_plan_knows_what_is_not_here(there: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.safetensors").write_bytes(b"")
+    words = ("train", "dit", "--recipe", "paper", "--tokenizer", "tokenizer.safetensors", "-o", "x", "--dry-run")
+    told = mtvcraft(*words, "--set", "base=cogvideox-5b", "--json", cwd=tmp_path, check=0)
+    assert json.loads(told.stdout)["fetches"] == ["cogvideox-vae", "cogvideox-5b"]
+    assert "`mtvcraft download cogvideox-vae cogvideox-5b`" in told.stderr
+    assert_refused(mtvcraft(*words, "--set", "base=nowhere", cwd=tmp_path), 6, "nowhere")
+    words = ("train", "vae", "--recipe", there / "toy.yaml", "-o", "x", "--dry-run", "--set", "base=nowhere")
+    assert_refused(mtvcraft(*words, cwd=tmp_path), 6, "nowhere")
+
+
 def test_settings_files_have_a_section_for_the_group_and_for_each_stage(there: Path, tmp_path: Path) -> None:
     (tmp_path / "mtvcraft.toml").write_text(f'[train]\nrecipe = "{there / "toy.yaml"}"\n[train.vae]\nminutes = 3\n')
     plan = mtvcraft("train", "vae", "-o", "x", "--dry-run", "--json", cwd=tmp_path, check=0)

@@ -15,10 +15,12 @@ from mtvcraft_cli.latents.cogvideox import CogVideoXMotionTransformer, build_tra
 from mtvcraft_cli.latents.rope import motion_table, visual_table
 from mtvcraft_cli.latents.seeded import seeded_tensors
 from mtvcraft_cli.latents.vae import build_vae
+from mtvcraft_cli.preset import load_preset
 from mtvcraft_cli.tokens.tokenizer import MotionTokenizer
 from mtvcraft_cli.train.dit import from_base, widened
 from mtvcraft_cli.train.settings import load_recipe
 from mtvcraft_cli.train.stages import train_stage
+from mtvcraft_cli.weights.locate import locate
 from mtvcraft_cli.weights.read import read_tensors
 from tests import tiny
 from tests.train.test_training import fresh_accelerator
@@ -111,6 +113,15 @@ def test_a_run_from_a_base_moves_all_of_it(tmp_path: Path) -> None:
     assert not torch.equal(made["proj_out.weight"], base["proj_out.weight"])
     copied, published = load_file(done.folder / "vae.safetensors"), read_tensors(tmp_path / "published")
     assert all(torch.equal(copied[name], tensor) for name, tensor in published.items())
+
+    named = {"preset.weights": {"vae": str(tmp_path / "published")}}
+    fresh_accelerator()
+    recipe = load_recipe(str(tmp_path / "toy.yaml"), changes | named)
+    again = train_stage("dit", recipe, tmp_path / "named", parts={"tokenizer": parts["tokenizer"]})
+    assert all(
+        torch.equal(made[name], tensor) for name, tensor in load_file(again.folder / "transformer.safetensors").items()
+    )
+    assert locate(load_preset(str(again.folder)), None)["vae"].path == tmp_path / "published"
 
     changes |= {"dit.base": str(done.folder / "transformer.safetensors"), "dit.trains": "motion"}
     changes |= {"dit.loop.precision": "bfloat16", "dit.report_clips": 1}
