@@ -18,6 +18,7 @@ from mtvcraft_cli.train.dataset.examples import SetExamples, held_out, nearest
 from mtvcraft_cli.train.dataset.index import ClipSet, load_clip_set
 from mtvcraft_cli.train.dataset.spread import Spread, read_spread
 from mtvcraft_cli.train.dataset.tar import BLOCK, ShardWriter, read_member
+from mtvcraft_cli.train.examples import Captioned
 from mtvcraft_cli.train.motion import draw_seen, read_motion
 from mtvcraft_cli.train.settings import Data
 from tests.joints.people import scene
@@ -37,6 +38,23 @@ def test_frames_and_joints_come_back(tmp_path: Path) -> None:
         expected = np.stack(frames_of(number, record.frames, SIZE_PX))[places]
         assert frames.shape == (4, 32, 24, 3)
         assert np.abs(frames.astype(int) - expected).max() <= 4
+
+
+def test_a_window_has_the_caption_of_its_clip(tmp_path: Path) -> None:
+    made = small_set(tmp_path / "set")
+    told = json.loads((tmp_path / "set/dataset.json").read_text())
+    assert [clip.pop("caption") for clip in told["clips"]] == ["", "", ""]
+    (tmp_path / "set/dataset.json").write_text(json.dumps(told))
+    assert load_clip_set(tmp_path / "set").identity == made.identity, "a set of an earlier version"
+    for number, clip in enumerate(told["clips"]):
+        clip["caption"] = f"dancer {number}"
+    (tmp_path / "set/dataset.json").write_text(json.dumps(told))
+    made = load_clip_set(tmp_path / "set")
+    examples = SetExamples([(made, record) for record in made.records], [SIZE_PX], Data(), neutral=False)
+    assert isinstance(examples, Captioned)
+    numbers = [round(float(examples(number, SIZE_PX, 5).frames[..., 1].mean()) / 40) for number in range(30)]
+    assert set(numbers) == {0, 1, 2}
+    assert [examples.caption(number, SIZE_PX) for number in range(30)] == [f"dancer {clip}" for clip in numbers]
 
 
 def test_a_shard_is_a_plain_tar_file_and_nothing_in_it_is_pickled(tmp_path: Path) -> None:

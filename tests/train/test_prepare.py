@@ -180,6 +180,33 @@ def test_more_videos_are_added_and_what_is_done_is_left_alone(
     assert after.frames(after.records[4], [0]).shape == (1, 128, 96, 3)
 
 
+def test_captions_are_taken_from_beside_the_videos_and_may_change_later(
+    videos: Path, resumed: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    cwd, _ = resumed
+    cache, own, output = Cache(cwd / "cache"), tmp_path / "own", tmp_path / "set"
+    shutil.copytree(videos, own)
+    shutil.copytree(cwd / "set", output)
+    before = load_clip_set(output)
+    (own / "alone.txt").write_text("\ufeffsomebody\n dances, süß \n", encoding="utf-8")
+    assert asked(own, output).passed_over == 1, "the notes alone"
+    run_job(asked(own, output), cache, silent)
+    after = load_clip_set(output)
+    assert [record.caption for record in after.records] == ["somebody dances, süß"] * 2 + [""] * 2
+    assert after.identity == before.identity, "latents need not be made again"
+    (own / "alone.txt").write_text("a dancer", encoding="utf-8")
+    run_job(asked(own, output), cache, silent)
+    few = tmp_path / "few"
+    few.mkdir()
+    shutil.copy(own / "cut.mp4", few)
+    run_job(asked(few, output), cache, silent)
+    assert [record.caption for record in load_clip_set(output).records] == ["a dancer"] * 2 + [""] * 2
+    (own / "cut.txt").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(MtvcraftError, match=r"cut.txt.*caption") as raised:
+        asked(own, output)
+    assert raised.value.exit == Exit.INPUT
+
+
 def test_other_settings_are_refused_in_the_same_folder(
     videos: Path, resumed: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -59,9 +59,7 @@ class SetExamples:
     def __call__(self, number: int, size_px: Size, frames: int) -> Example:
         """Cut window `number`; a clip that is too short holds its last frame."""
         rng = np.random.default_rng([number, 43])
-        clips = self.by_size[size_px]
-        length = np.array([record.frames for _, record in clips], np.float64)
-        clips_of, record = clips[int(rng.choice(len(clips), p=length / length.sum()))]
+        clips_of, record = self._drawn(rng, size_px)
         fitting = [stride for stride in self.settings.strides if (frames - 1) * stride < record.frames]
         stride = int(rng.choice(fitting or [min(self.settings.strides)]))
         begin = int(rng.integers(max(1, record.frames - (frames - 1) * stride)))
@@ -77,6 +75,16 @@ class SetExamples:
             figure=np.ones(fitted[1:].shape[:3], bool),
             joints_mm=on_neutral_body(joints_mm) if self.neutral else joints_mm,
         )
+
+    def caption(self, number: int, size_px: Size) -> str:
+        """What the clip of window `number` shows; empty where nobody said."""
+        return self._drawn(np.random.default_rng([number, 43]), size_px)[1].caption
+
+    def _drawn(self, rng: np.random.Generator, size_px: Size) -> Clip:
+        """Draw a clip, longer ones more often."""
+        clips = self.by_size[size_px]
+        length = np.array([record.frames for _, record in clips], np.float64)
+        return clips[int(rng.choice(len(clips), p=length / length.sum()))]
 
 
 def nearest(size_px: Size, sizes_px: Sequence[Size]) -> Size:

@@ -66,6 +66,8 @@ class Record:
     """How many each of them has."""
     sha256: dict[str, str]
     """Hashes of `joints` and `about`; that one has a checksum for each frame."""
+    caption: str = ""
+    """What the video shows, in the words of a text file beside it; empty where there was none."""
 
     def told(self) -> dict[str, Any]:
         """As plain data."""
@@ -178,8 +180,9 @@ def load_clip_set(folder: Path) -> ClipSet:
 
 
 def identity_of(records: Sequence[Record]) -> str:
-    """Hash a list of clips."""
-    return hashlib.sha256(json.dumps([record.told() for record in records], sort_keys=True).encode()).hexdigest()
+    """Hash a list of clips; new words for a clip leave it the same."""
+    told = [{key: value for key, value in record.told().items() if key != "caption"} for record in records]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 @lru_cache(REMEMBERED)

@@ -13,7 +13,7 @@ from mtvcraft_cli.sidecar import check_folders, check_input
 from mtvcraft_cli.train.dataset.journal import NAME as JOURNAL
 from mtvcraft_cli.train.dataset.journal import Journal
 from mtvcraft_cli.train.dataset.motions import MotionSettings, prepare_motions
-from mtvcraft_cli.train.dataset.videos import Prepared, VideoSettings, prepare_videos
+from mtvcraft_cli.train.dataset.videos import CAPTION, Prepared, VideoSettings, caption_beside, prepare_videos
 from mtvcraft_cli.video.kind import Kind, kind_of
 
 Sort = Literal["videos", "motion"]
@@ -42,7 +42,7 @@ class PreparedJob:
     inputs: list[tuple[str, Path]]
     """Names and paths, in order."""
     passed_over: int
-    """Files in the folders that are neither videos nor motion."""
+    """Files in the folders that are neither videos, nor their captions, nor motion."""
     estimator: Estimator | None
     """Who finds people; None for motion."""
     settings: dict[str, Any]
@@ -80,12 +80,15 @@ def prepare_job(job: PrepareJob) -> PreparedJob:
     check_folders(weights=job.videos.drive.weights, trust_file=job.videos.drive.trust_file)
     check_folder(job.output)
     found: dict[Sort, list[tuple[str, Path]]] = {"videos": [], "motion": []}
-    passed_over = 0
+    left: list[Path] = []
     for name, path in walked(job.inputs, job.output):
         if (seen := sort_of(path)) is None:
-            passed_over += 1
+            left.append(path)
         else:
             found[seen].append((name, path))
+    for _, path in found["videos"]:
+        caption_beside(path)
+    captions = {path.with_suffix(CAPTION) for _, path in found["videos"]}
     if found["videos"] and found["motion"]:
         raise MtvcraftError(
             f"`{found['videos'][0][1]}` is a video and `{found['motion'][0][1]}` holds motion",
@@ -104,7 +107,7 @@ def prepare_job(job: PrepareJob) -> PreparedJob:
         job=job,
         sort=sort,
         inputs=found[sort],
-        passed_over=passed_over,
+        passed_over=len([path for path in left if path not in captions]),
         estimator=estimator,
         settings=settings,
         done=0 if job.force else len(Journal(job.output, settings).done),

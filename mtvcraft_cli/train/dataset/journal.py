@@ -12,7 +12,7 @@ NAME: Final = "progress.jsonl"
 
 
 class Journal:
-    """A file that only grows by whole lines.
+    """A file that grows by whole lines, and is otherwise only ever replaced as a whole.
 
     Args:
         folder: of the data set.
@@ -28,7 +28,7 @@ class Journal:
         self.entries = read_entries(self.path, self.settings)
 
     def begin(self) -> None:
-        """Write the first line, and drop a last one that was cut off."""
+        """Write all lines, without a last one that was cut off."""
         write_text_whole(self.path, "".join(_line(entry) for entry in ({"settings": self.settings}, *self.entries)))
 
     def add(self, entry: dict[str, Any]) -> None:
@@ -38,6 +38,12 @@ class Journal:
             file.write(_line(entry))
             file.flush()
             os.fsync(file.fileno())
+
+    def change(self, sha256: str, **noted: Any) -> None:
+        """Note something else of an input that is done; `begin` writes it."""
+        for entry in self.entries:
+            if entry.get("sha256") == sha256:
+                entry.update(noted)
 
     @property
     def done(self) -> set[str]:

@@ -27,6 +27,8 @@ from mtvcraft_cli.video.picture import fit_picture
 from mtvcraft_cli.video.read import open_clip, read_ahead
 
 T = TypeVar("T")
+CAPTION: Final = ".txt"
+"""Text files that are called like a video say what it shows."""
 LOOKED_AT: Final = 9
 """Frames of a clip whose sharpness is measured; the median counts."""
 GREY: Final = np.array([0.299, 0.587, 0.114], np.float32)
@@ -115,10 +117,13 @@ def prepare_videos(
     journal = Journal(folder, about)
     journal.begin()
     unreadable: dict[str, str] = {}
+    captions: dict[str, str] = {}
     done = journal.done
     with closing(Shards(folder, journal.entries, settings.shard_bytes)) as shards:
         for number, (name, path) in enumerate(inputs, start=1):
-            if (sha256 := cache.sha256_of(path)) in done:
+            sha256 = cache.sha256_of(path)
+            captions[sha256] = captions.get(sha256) or caption_beside(path)
+            if sha256 in done:
                 continue
             before = shards.state
             counted = partial(_counted, watch, f"{number} of {len(inputs)}")
@@ -134,7 +139,27 @@ def prepare_videos(
             journal.add({"input": name, "sha256": sha256, **noted, "state": shards.state})
             done.add(sha256)
         shards.end()
+    for sha256, caption in captions.items():
+        journal.change(sha256, caption=caption)
+    journal.begin()
     return finish(folder, journal, settings.unsure, about, unreadable)
+
+
+def caption_beside(video: Path) -> str:
+    """What `NAME.txt` beside a video says of it, on one line; nothing where there is none.
+
+    Raises:
+        MtvcraftError: exit 4; it is no text.
+    """
+    path = video.with_suffix(CAPTION)
+    try:
+        return " ".join(path.read_text(encoding="utf-8-sig").split())
+    except (FileNotFoundError, IsADirectoryError):
+        return ""
+    except (OSError, ValueError) as error:
+        raise MtvcraftError(
+            f"`{path}` can't be read as the caption of a video: {error}", hint="write it in UTF-8, or rename it"
+        ) from error
 
 
 def _counted(watch: Watch, which: str, items: Iterable[T], stage: str, total: int | None = None) -> Iterator[T]:
@@ -221,7 +246,7 @@ def finish(
     records = []
     for entry in journal.entries:
         losses.take(entry["dropped"])
-        records += [Record.of(told) for told in entry["clips"]]
+        records += [Record.of({**told, "caption": entry.get("caption", "")}) for told in entry["clips"]]
     ranked = sorted(records, key=lambda record: (-record.unsure, record.name))
     out = {record.name for record in ranked[: int(unsure * len(records))]}
     for record in records:
