@@ -1,10 +1,13 @@
 """Runs the program as a user would: in a process of its own, with a cache and settings of its own."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 
 def mtvcraft(
@@ -13,18 +16,45 @@ def mtvcraft(
     """Run `mtvcraft WORDS` in `cwd`; `check` is the exit code that it must end with."""
     home = {name: value for name, value in os.environ.items() if not name.startswith(("MTVCRAFT", "HF_"))}
     settings = {"HOME": str(cwd), "XDG_CONFIG_HOME": str(cwd / ".config"), "XDG_CACHE_HOME": str(cwd / ".cache")}
-    result = subprocess.run(
-        [sys.executable, "-m", "mtvcraft_cli", *map(str, words)],
-        cwd=cwd,
-        env={**home, **settings, **(env or {}), **more},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        stdin=subprocess.DEVNULL,
-    )
+    own = {**(env or {}), **more}
+    start = _started if "PYTHONPATH" in own else _forked  # libraries are looked for anew in a new process only
+    result = start([*map(str, words)], cwd, {**home, **settings, **own})
     if check is not None:
         assert result.returncode == check, f"exit {result.returncode}, not {check}:\n{result.stdout}\n{result.stderr}"
     return result
+
+
+def _started(words: list[str], cwd: Path, env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    program = [sys.executable, "-m", "mtvcraft_cli"]
+    return subprocess.run(
+        [*program, *words], cwd=cwd, env=env, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL
+    )
+
+
+def _forked(words: list[str], cwd: Path, env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    launcher = _launcher()
+    assert launcher.stdin is not None
+    assert launcher.stdout is not None
+    with TemporaryDirectory() as folder:
+        streams = {name: Path(folder) / name for name in ("stdout", "stderr")}
+        for path in streams.values():
+            path.touch()
+        job = {"words": words, "cwd": str(cwd.absolute()), "env": env, **{name: str(streams[name]) for name in streams}}
+        launcher.stdin.write(json.dumps(job) + "\n")
+        launcher.stdin.flush()
+        code = int(launcher.stdout.readline())
+        out, said = (path.read_text(encoding="utf-8") for path in streams.values())
+    return subprocess.CompletedProcess(words, code, out, said)
+
+
+@cache
+def _launcher() -> "subprocess.Popen[str]":
+    """The process that all runs of this test worker are forked from; it ends with it."""
+    words = [sys.executable, "-m", "tests.cli.launcher"]
+    root = Path(__file__).parents[2]
+    launcher = subprocess.Popen(words, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    launcher.wait()  # it has left the work to another
+    return launcher
 
 
 def assert_refused(result: subprocess.CompletedProcess[str], exit_code: int, *words: str) -> None:
