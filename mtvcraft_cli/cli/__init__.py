@@ -1,5 +1,7 @@
 """The front door: one file per command; each reads words, calls one function, prints the answer."""
 
+import atexit
+import gc
 import sys
 from typing import Annotated
 
@@ -48,4 +50,5 @@ for stage in (train.prepare, train.tokenizer, train.vae, train.dit, train.latent
 
 def main() -> None:
     """The program `mtvcraft`."""
+    atexit.register(gc.freeze)  # or Python looks through all objects of torch once more before it ends: a second or two
     sys.exit(run())
