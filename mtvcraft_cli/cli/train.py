@@ -1,7 +1,8 @@
 """`mtvcraft train`: data sets, and the three networks."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -12,7 +13,7 @@ import typer
 
 from mtvcraft_cli.cli.console import answer, console, say, table, warn, watch
 from mtvcraft_cli.cli.options import DryRun, Force, TrustFile, Weights, read_rate
-from mtvcraft_cli.errors import Exit
+from mtvcraft_cli.errors import Exit, MtvcraftError, explained
 
 if TYPE_CHECKING:
     from mtvcraft_cli.train.plan import Plan
@@ -193,7 +194,8 @@ def latents(
         return _show_plan(plan, "encode the clips of")
     from mtvcraft_cli.train.stages import prepare_latents
 
-    count = prepare_latents(recipe, run.output, parts, limit_clips=clips, watch=watch)
+    with _told_of_memory():
+        count = prepare_latents(recipe, run.output, parts, limit_clips=clips, watch=watch)
     say(f"{count} clips are ready for `mtvcraft train dit -o {run.output}`")
     return answer(str(run.output / "latents"), {"latents": str(run.output / "latents"), "clips": count})
 
@@ -220,7 +222,8 @@ def _train(kind: "Kind", run: RunOptions, parts: Mapping[str, Path], minutes: fl
     if not follows and (others := keep_recipe(recipe, run.output, kind)) and plan.done:
         say(f"from here on with other settings than the first {plan.done} steps: {', '.join(others)}")
     limit_s = None if minutes is None else 60 * minutes
-    done = train_stage(kind, recipe, run.output, parts=parts, limit_s=limit_s, watch=watch)
+    with _told_of_memory():
+        done = train_stage(kind, recipe, run.output, parts=parts, limit_s=limit_s, watch=watch)
     if follows:
         return None
     report = read_log(run.output, "report")
@@ -243,6 +246,23 @@ def _train(kind: "Kind", run: RunOptions, parts: Mapping[str, Path], minutes: fl
     if done.stopped_by is not None:
         raise typer.Exit(Exit.INTERRUPTED)
     return None
+
+
+@contextmanager
+def _told_of_memory() -> Iterator[None]:
+    """Where memory runs out, name what makes training take less of it, and not what makes a video."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        told = explained(error)
+        if told.exit is not Exit.FIT:
+            raise
+        raise MtvcraftError(
+            told.message,
+            hint="the same command goes on from the last checkpoint with `--set loop.accumulate=2`, which halves what "
+            "is held at once, `--set loop.gradient_checkpointing=true`, or a smaller `loop.batch`",
+            exit=told.exit,
+        ) from error
 
 
 def _rows(values: Mapping[str, Any]) -> list[list[str]]:

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from mtvcraft_cli.cli.train import _told_of_memory
+from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.preset import load_preset
 from mtvcraft_cli.train.dataset.spread import read_spread
 from mtvcraft_cli.train.settings import load_recipe
@@ -149,6 +152,18 @@ def test_a_plan_knows_what_is_not_here(there: Path, tmp_path: Path) -> None:
     assert_refused(mtvcraft(*words, "--set", "base=nowhere", cwd=tmp_path), 6, "nowhere")
     words = ("train", "vae", "--recipe", there / "toy.yaml", "-o", "x", "--dry-run", "--set", "base=nowhere")
     assert_refused(mtvcraft(*words, cwd=tmp_path), 6, "nowhere")
+
+
+@pytest.mark.parametrize(
+    "lack", [MemoryError("9 GB"), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")]
+)
+def test_too_little_memory_names_what_training_can_do_about_it(lack: Exception) -> None:
+    with pytest.raises(MtvcraftError, match="out of memory") as raised, _told_of_memory():
+        raise lack
+    assert raised.value.exit == Exit.FIT
+    assert "loop.accumulate" in raised.value.hint
+    with pytest.raises(RuntimeError, match="of ours"), _told_of_memory():
+        raise RuntimeError("a fault of ours")
 
 
 def test_settings_files_have_a_section_for_the_group_and_for_each_stage(there: Path, tmp_path: Path) -> None:
