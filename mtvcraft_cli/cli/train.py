@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from mtvcraft_cli.train.stages import Kind
 
 HELP = "Train the tokenizer, the VAE or the transformer on your own videos."
+LESS_MEMORY = (
+    "the same command goes on from the last checkpoint; a larger `--set loop.accumulate=N` holds fewer clips at once, "
+    "`loop.gradient_checkpointing=true` less of each (`dit`), `loop.optimiser=adamw8bit` smaller moments"
+)
+"""What helps where memory runs out in training."""
 SHOWN = 5
 """Inputs of which it is said why they can't be used."""
 
@@ -194,7 +199,7 @@ def latents(
         return _show_plan(plan, "encode the clips of")
     from mtvcraft_cli.train.stages import prepare_latents
 
-    with _told_of_memory():
+    with _told_of_memory("close other programs; a smaller `preset.size_px` or fewer `preset.frames` take less"):
         count = prepare_latents(recipe, run.output, parts, limit_clips=clips, watch=watch)
     say(f"{count} clips are ready for `mtvcraft train dit -o {run.output}`")
     return answer(str(run.output / "latents"), {"latents": str(run.output / "latents"), "clips": count})
@@ -222,7 +227,7 @@ def _train(kind: "Kind", run: RunOptions, parts: Mapping[str, Path], minutes: fl
     if not follows and (others := keep_recipe(recipe, run.output, kind)) and plan.done:
         say(f"from here on with other settings than the first {plan.done} steps: {', '.join(others)}")
     limit_s = None if minutes is None else 60 * minutes
-    with _told_of_memory():
+    with _told_of_memory(LESS_MEMORY):
         done = train_stage(kind, recipe, run.output, parts=parts, limit_s=limit_s, watch=watch)
     if follows:
         return None
@@ -249,7 +254,7 @@ def _train(kind: "Kind", run: RunOptions, parts: Mapping[str, Path], minutes: fl
 
 
 @contextmanager
-def _told_of_memory() -> Iterator[None]:
+def _told_of_memory(hint: str) -> Iterator[None]:
     """Where memory runs out, name what makes training take less of it, and not what makes a video."""
     try:
         yield
@@ -257,12 +262,7 @@ def _told_of_memory() -> Iterator[None]:
         told = explained(error)
         if told.exit is not Exit.FIT:
             raise
-        raise MtvcraftError(
-            told.message,
-            hint="the same command goes on from the last checkpoint with `--set loop.accumulate=2`, which halves what "
-            "is held at once, `--set loop.gradient_checkpointing=true`, or a smaller `loop.batch`",
-            exit=told.exit,
-        ) from error
+        raise MtvcraftError(told.message, hint=hint, exit=told.exit) from error
 
 
 def _rows(values: Mapping[str, Any]) -> list[list[str]]:

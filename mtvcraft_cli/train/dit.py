@@ -177,7 +177,8 @@ class DitStage(OnClips):
         self.settings, self.stats, self.held = settings, stats, held
         tensors = {part: read_tensors(path, within="module") for part, path in used.items()}
         self.tokenizer = tokenizer_from_tensors(preset["tokenizer"], tensors["tokenizer"])
-        factor = told_scale(used["vae"]) or float(preset["vae"]["scaling_factor"])
+        published = located["vae"].config().get("scaling_factor")
+        factor = float(told_scale(used["vae"]) or published or preset["vae"]["scaling_factor"])
         self.preset = {**preset, "vae": {**preset["vae"], "scaling_factor": factor}}
         self.vae: AutoencoderKLCogVideoX = build_vae(self.preset["vae"], tensors["vae"])
         named = {part: found.source for part, found in located.items() if part not in parts}
@@ -292,7 +293,7 @@ class DitStage(OnClips):
         return self.preset["size_px"][0], self.preset["size_px"][1]
 
     def export(self, folder: Path, whole: Mapping[str, Tensor] | None = None) -> None:
-        """Write the transformer, copies of what it was trained with, and a preset that runs them."""
+        """Write the transformer, copies of what it was given, and a preset that runs them."""
         prefix = "transformer."
         weights = {
             name.removeprefix(prefix): tensor for name, tensor in (whole or {}).items() if name.startswith(prefix)

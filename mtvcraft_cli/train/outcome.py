@@ -16,6 +16,7 @@ from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import write_text_whole, writing
 from mtvcraft_cli.preset import PARTS, Statistics
 from mtvcraft_cli.weights.convert import write_tensors
+from mtvcraft_cli.weights.manifest import manifest
 from mtvcraft_cli.weights.read import read_tensors
 
 STATISTICS: Final = "joint_statistics.json"
@@ -26,7 +27,7 @@ class Outcome:
     """What a run's preset says beside the weights it trained.
 
     Args:
-        preset: settings without `weights` and `statistics`.
+        preset: settings without `statistics`; its `weights` name what belongs to the base model.
         stats: what joints are normalised with.
         parts: weights trained before, files or folders by part; they are copied, so that the run's folder is whole.
         named: parts that are too large to be copied, or lie in the run's folder already: what the preset calls them.
@@ -70,7 +71,7 @@ class Outcome:
             **self.preset,
             **(changes or {}),
             "statistics": STATISTICS,
-            "weights": sources | dict(self.named),
+            "weights": sources | {part: name for part, name in self.named.items() if part not in trained},
         }
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
         how = f"# Trained here. To use it:\n#   mtvcraft animate ref.png drive.mp4 --preset {folder / 'preset.yaml'}\n"
@@ -104,6 +105,8 @@ def pack(run: Path, target: Path, header: str = "") -> int:
             raise MtvcraftError(
                 f"the run `{run}` has no trained {part}", hint="train it first, and name the last stage's run"
             )
+        if source in manifest():
+            continue  # what belongs to the base model stays where it is
         tensors = load_file(run / source)
         if large := [name for name, tensor in tensors.items() if not tensor.half().isfinite().all()]:
             raise MtvcraftError(f"`{large[0]}` of the {part} has numbers that float16 can't hold", hint="pack float32")

@@ -29,7 +29,7 @@ def locate_parts(preset: Mapping[str, Any], given: Mapping[str, Path]) -> dict[s
         if part != "transformer"
     }
     named = preset.get("weights", {})
-    return {part: locate(part, source) for part, source in named.items() if part not in own} | own
+    return {part: locate(part, source) for part, source in named.items() if part not in (*own, "transformer")} | own
 
 
 def locate(part: str, source: str) -> Located:
@@ -98,8 +98,12 @@ def trained_before(part: str, base: str | None, *, decoder_only: bool) -> Path |
 
 
 def told_scale(vae: Path) -> float | None:
-    """The scaling factor that training found for a VAE: in the preset beside its weights, if there is one."""
-    beside = vae.parent / "preset.yaml"
+    """The scaling factor that training found for a VAE: in the preset beside its weights, if there is one.
+
+    Args:
+        vae: its file, or the folder that it is in.
+    """
+    beside = (vae if vae.is_dir() else vae.parent) / "preset.yaml"
     if not beside.is_file():
         return None
     return float(yaml.safe_load(beside.read_text(encoding="utf-8"))["vae"]["scaling_factor"])

@@ -13,7 +13,7 @@ from mtvcraft_cli.device.sizes import latent_size
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import write_text_whole
 from mtvcraft_cli.preset import AUTO_PX
-from mtvcraft_cli.train.parts import locate, locate_parts, trained_before
+from mtvcraft_cli.train.parts import locate, locate_parts, needed, trained_before
 from mtvcraft_cli.train.run import LOG
 from mtvcraft_cli.train.settings import DitTraining, Loop, Recipe
 from mtvcraft_cli.train.stages import Kind, settings_of, weights_of
@@ -81,8 +81,7 @@ def plan_run(kind: Kind, recipe: Recipe, folder: Path, parts: Mapping[str, Path]
 
     Raises:
         MtvcraftError: exit 2; the recipe lacks the stage or has numbers that are none, the folder holds something else,
-            or a data set is missing; exit 6; a part is missing,
-            or what is to be trained further.
+            or a data set is missing; exit 6; a part is missing, or what is to be trained further.
     """
     settings = settings_of(recipe, kind)
     check_loop(settings.loop, f"{kind}.loop")
@@ -104,10 +103,13 @@ def plan_run(kind: Kind, recipe: Recipe, folder: Path, parts: Mapping[str, Path]
             )
         if settings.base is not None:
             located["base"] = locate("base", settings.base)
-            loads["base"] = settings.base
+        loads |= {part: found.source for part, found in located.items() if part not in loads and not found.missing}
+        for part, found in located.items():
+            if found.missing and not (found.released and found.released.sources):
+                needed(located, part)  # raises: nobody can fetch it
         fetches = tuple(found.source for found in located.values() if found.missing)
-    elif settings.base is not None:
-        loads["base"] = str(trained_before(kind, settings.base, decoder_only=settings.decoder_only))
+    elif (base := trained_before(kind, settings.base, decoder_only=settings.decoder_only)) is not None:
+        loads["base"] = str(base)
     loop: Loop = settings.loop
     latest = max((folder / "checkpoints").glob("step-*"), default=None)
     clips = latents_bytes = None

@@ -66,7 +66,8 @@ def train_stage(
 
         files = {part: weights_of(part, path) for part, path in (parts or {}).items()}
         examples = examples_of(recipe, settings.world, sizes_of(recipe, settings))
-        stage = make_stage(settings, recipe.preset, statistics_of_part(files), *examples, clips or folder, files)
+        stats = statistics_of_part(recipe, files)
+        stage = make_stage(settings, recipe.preset, stats, *examples, clips or folder, files)
     return train(stage, settings.loop, folder, limit_s=limit_s, watch=watch)
 
 
@@ -97,7 +98,7 @@ def prepare_latents(
     assert isinstance(settings, DitTraining)
     files = {part: weights_of(part, path) for part, path in parts.items()}
     examples = examples_of(recipe, settings.world, sizes_of(recipe, settings))
-    stage = make_stage(settings, recipe.preset, statistics_of_part(files), *examples, folder, files)
+    stage = make_stage(settings, recipe.preset, statistics_of_part(recipe, files), *examples, folder, files)
     stage.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     stage.encode_texts(watch)
     clips = stage.clips if limit_clips is None else min(limit_clips, stage.clips)
@@ -182,9 +183,13 @@ def statistics_of(recipe: Recipe, motion: tuple[MotionSet, MotionSet] | None = N
     return spread_of((motion or motion_of(recipe))[0]).statistics
 
 
-def statistics_of_part(files: Mapping[str, Path]) -> Statistics:
+def statistics_of_part(recipe: Recipe, files: Mapping[str, Path]) -> Statistics:
     """What a tokenizer was trained with: the file beside its weights; a published one has what the presets have."""
-    beside = files["tokenizer"].parent / STATISTICS if "tokenizer" in files else Path()
+    from mtvcraft_cli.train.parts import locate_parts
+
+    found = locate_parts(recipe.preset, files).get("tokenizer")
+    path = Path() if found is None or found.path is None else found.path
+    beside = (path if path.is_dir() else path.parent) / STATISTICS
     return read_statistics(beside, str(beside)) if beside.is_file() else load_preset("mini").statistics
 
 

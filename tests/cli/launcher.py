@@ -32,7 +32,7 @@ LIBRARIES = (
 
 
 def serve() -> None:
-    """Read a job from each line of standard input, and answer with its exit code.
+    """Read a job from each line of standard input, and answer with the process it has become and its exit code.
 
     Whoever started it has no child left: tests look for children that shouldn't be there.
     """
@@ -45,6 +45,7 @@ def serve() -> None:
         child = os.fork()
         if not child:
             return run(json.loads(line))
+        print(child, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
     return None
 

@@ -11,13 +11,27 @@ from tempfile import TemporaryDirectory
 
 
 def mtvcraft(
-    *words: str | Path, cwd: Path, env: dict[str, str] | None = None, check: int | None = None, **more: str
+    *words: str | Path,
+    cwd: Path,
+    env: dict[str, str] | None = None,
+    check: int | None = None,
+    anew: bool = False,
+    **more: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `mtvcraft WORDS` in `cwd`; `check` is the exit code that it must end with."""
+    """Run `mtvcraft WORDS` in `cwd`.
+
+    Args:
+        words: after `mtvcraft`.
+        cwd: where.
+        env: beside what the test has.
+        check: the exit code that it must end with.
+        anew: start Python anew: for whoever measures memory, of which a fork has the libraries' from the start.
+        more: further variables of the environment.
+    """
     home = {name: value for name, value in os.environ.items() if not name.startswith(("MTVCRAFT", "HF_"))}
     settings = {"HOME": str(cwd), "XDG_CONFIG_HOME": str(cwd / ".config"), "XDG_CACHE_HOME": str(cwd / ".cache")}
     own = {**(env or {}), **more}
-    anew = "PYTHONPATH" in own or sys.platform != "linux"  # other systems' libraries don't bear to be forked
+    anew = anew or "PYTHONPATH" in own or sys.platform != "linux"  # other systems' libraries don't bear to be forked
     result = (_started if anew else _forked)([*map(str, words)], cwd, {**home, **settings, **own})
     if check is not None:
         assert result.returncode == check, f"exit {result.returncode}, not {check}:\n{result.stdout}\n{result.stderr}"
@@ -40,12 +54,14 @@ def _forked(words: list[str], cwd: Path, env: dict[str, str]) -> "subprocess.Com
         for path in streams.values():
             path.touch()
         job = {"words": words, "cwd": str(cwd.absolute()), "env": env, **{name: str(streams[name]) for name in streams}}
+        launcher.stdin.write(json.dumps(job) + "\n")
+        launcher.stdin.flush()
+        child = int(launcher.stdout.readline())
         try:
-            launcher.stdin.write(json.dumps(job) + "\n")
-            launcher.stdin.flush()
             code = int(launcher.stdout.readline())
-        except BaseException:  # a test's time was up: the next one must not be given this one's answer
+        except BaseException:  # the test's time is up: the next one must not be given this one's answer
             _launcher.cache_clear()
+            os.kill(child, signal.SIGKILL)
             raise
         out, said = (path.read_text(encoding="utf-8") for path in streams.values())
     return subprocess.CompletedProcess(words, code, out, said)

@@ -153,7 +153,8 @@ def test_animate_shows_its_plan_and_learns_how_fast_it_was(tmp_path: Path) -> No
     (tmp_path / "text").mkdir()
     plain = mtvcraft(*words, "-o", "text/a.mp4", "--dry-run", cwd=tmp_path, check=0).stdout
     assert len(plain.splitlines()) == 3
-    second = json.loads(mtvcraft(*words, "--seed", "1", "-o", "b.mp4", "--json", cwd=tmp_path, check=0).stdout)
+    again = mtvcraft(*words, "--seed", "1", "-o", "b.mp4", "--json", cwd=tmp_path, check=0, anew=True)
+    second = json.loads(again.stdout)
     assert second["plan"]["time_source"] == "measured"
     rates = json.loads((tmp_path / ".cache" / "mtvcraft" / "rates.json").read_text())
     (device,) = rates

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtvcraft_cli.cli.train import _told_of_memory
+from mtvcraft_cli.cli.train import LESS_MEMORY, _told_of_memory
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.preset import load_preset
 from mtvcraft_cli.train.dataset.spread import read_spread
@@ -150,19 +150,22 @@ def test_a_plan_knows_what_is_not_here(there: Path, tmp_path: Path) -> None:
     assert json.loads(told.stdout)["fetches"] == ["cogvideox-vae", "cogvideox-5b"]
     assert "`mtvcraft download cogvideox-vae cogvideox-5b`" in told.stderr
     assert_refused(mtvcraft(*words, "--set", "base=nowhere", cwd=tmp_path), 6, "nowhere")
+    assert_refused(mtvcraft(*words, "--set", "base=6b", cwd=tmp_path), 6, "without a base")
     words = ("train", "vae", "--recipe", there / "toy.yaml", "-o", "x", "--dry-run", "--set", "base=nowhere")
     assert_refused(mtvcraft(*words, cwd=tmp_path), 6, "nowhere")
+    alone = (*words[:-2], "--set", "decoder_only=true")
+    assert_refused(mtvcraft(*alone, cwd=tmp_path), 2, "keeps an encoder that isn't trained")
 
 
 @pytest.mark.parametrize(
     "lack", [MemoryError("9 GB"), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")]
 )
 def test_too_little_memory_names_what_training_can_do_about_it(lack: Exception) -> None:
-    with pytest.raises(MtvcraftError, match="out of memory") as raised, _told_of_memory():
+    with pytest.raises(MtvcraftError, match="out of memory") as raised, _told_of_memory(LESS_MEMORY):
         raise lack
     assert raised.value.exit == Exit.FIT
     assert "loop.accumulate" in raised.value.hint
-    with pytest.raises(RuntimeError, match="of ours"), _told_of_memory():
+    with pytest.raises(RuntimeError, match="of ours"), _told_of_memory(LESS_MEMORY):
         raise RuntimeError("a fault of ours")
 
 

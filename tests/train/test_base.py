@@ -114,14 +114,17 @@ def test_a_run_from_a_base_moves_all_of_it(tmp_path: Path) -> None:
     copied, published = load_file(done.folder / "vae.safetensors"), read_tensors(tmp_path / "published")
     assert all(torch.equal(copied[name], tensor) for name, tensor in published.items())
 
-    named = {"preset.weights": {"vae": str(tmp_path / "published")}}
+    # Of the weights that a recipe's preset names, the transformer's are those that training makes.
+    named = {"preset.weights": {"vae": str(tmp_path / "published"), "transformer": "7b"}}
     fresh_accelerator()
     recipe = load_recipe(str(tmp_path / "toy.yaml"), changes | named)
     again = train_stage("dit", recipe, tmp_path / "named", parts={"tokenizer": parts["tokenizer"]})
     assert all(
         torch.equal(made[name], tensor) for name, tensor in load_file(again.folder / "transformer.safetensors").items()
     )
-    assert locate(load_preset(str(again.folder)), None)["vae"].path == tmp_path / "published"
+    places = locate(load_preset(str(again.folder)), None)
+    assert places["vae"].path == tmp_path / "published"
+    assert places["transformer"].path == again.folder / "transformer.safetensors"
 
     changes |= {"dit.base": str(done.folder / "transformer.safetensors"), "dit.trains": "motion"}
     changes |= {"dit.loop.precision": "bfloat16", "dit.report_clips": 1}

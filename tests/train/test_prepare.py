@@ -201,6 +201,16 @@ def test_captions_are_taken_from_beside_the_videos_and_may_change_later(
     shutil.copy(own / "cut.mp4", few)
     run_job(asked(few, output), cache, silent)
     assert [record.caption for record in load_clip_set(output).records] == ["a dancer"] * 2 + [""] * 2
+    (own / "short.txt").write_text("She skips across a room.")  # by its fifth letter on it looks like a QuickTime file
+    shutil.copy(own / "two.mp4", few / "two.txt")  # a video, whatever it is called
+    assert [name for name, _ in asked(own, output).inputs] == [name for name, _ in asked(videos, output).inputs]
+    assert [name for name, _ in asked(few, output).inputs] == ["cut.mp4", "two.txt"]
+    shutil.copy(own / "alone.mp4", few / "other.mp4")
+    run_job(asked(few, output), cache, silent)
+    assert [record.caption for record in load_clip_set(output).records][:2] == ["a dancer"] * 2, "a copy says nothing"
+    (own / "alone.txt").unlink()
+    run_job(asked(own, output), cache, silent)
+    assert [record.caption for record in load_clip_set(output).records] == [""] * 4
     (own / "cut.txt").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(MtvcraftError, match=r"cut.txt.*caption") as raised:
         asked(own, output)

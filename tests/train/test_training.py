@@ -311,6 +311,10 @@ def test_a_packed_run_holds_the_same_weights_in_half_the_bytes(tmp_path: Path) -
     assert size < 0.55 * 3 * (run.folder / "tokenizer.safetensors").stat().st_size
     assert all(torch.equal(packed[name], tensor.half()) for name, tensor in kept.items())
     assert load_preset(str(tmp_path / "small.yaml")).weights["vae"] == "small/vae.safetensors"
+    content["weights"]["vae"] = "cogvideox-vae"
+    (run.folder / "preset.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    pack(run.folder, tmp_path / "named.yaml")
+    assert load_preset(str(tmp_path / "named.yaml")).weights["vae"] == "cogvideox-vae"
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path) -> None:
@@ -400,3 +404,24 @@ def test_a_base_model_gives_all_its_weights_and_gets_channels_for_the_reference(
         kept = network.state_dict()[name]
         assert torch.equal(kept[:, :16] if name == "patch_embed.proj.weight" else kept, tensor), name
     assert not network.patch_embed.proj.weight[:, 16:].any()
+
+
+def test_a_named_tokenizer_and_vae_bring_what_lies_beside_them(tmp_path: Path) -> None:
+    once = {"phases": [[1, 1e-3, 1e-3]]}
+    runs = {kind: trained(kind, tmp_path, **once).folder for kind in ("tokenizer", "vae")}
+    told = json.loads((runs["tokenizer"] / "joint_statistics.json").read_text())
+    told["std_mm"] = [[2 * number for number in row] for row in told["std_mm"]]
+    (runs["tokenizer"] / "joint_statistics.json").write_text(json.dumps(told))
+    preset = yaml.safe_load((runs["vae"] / "preset.yaml").read_text())
+    preset["vae"]["scaling_factor"] = 0.123
+    (runs["vae"] / "preset.yaml").write_text(yaml.safe_dump(preset))
+    named = {
+        "preset.weights": {"tokenizer": str(runs["tokenizer"] / "tokenizer.safetensors"), "vae": str(runs["vae"])},
+        "dit.clips": 64,
+        "dit.report_clips": 0,
+    }
+    fresh_accelerator()
+    done = train_stage("dit", load_recipe(str(toy_recipe(tmp_path, **once)), named), tmp_path / "dit")
+    made = load_preset(str(done.folder))
+    assert made.vae["scaling_factor"] == 0.123
+    np.testing.assert_allclose(made.statistics.std_mm, told["std_mm"], rtol=1e-6)

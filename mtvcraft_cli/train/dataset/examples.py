@@ -47,6 +47,8 @@ class SetExamples:
                     f"no clip of the data set has a shape nearest to {size[0]} x {size[1]}",
                     hint="take that size out of `dit.buckets`, or add videos of that shape",
                 )
+        lengths = {size: np.array([record.frames for _, record in own], float) for size, own in self.by_size.items()}
+        self.shares = {size: length / length.sum() for size, length in lengths.items()}
         names = [(clips_of.identity, record.name) for clips_of, record in clips]
         self.told: tuple[Any, ...] = (
             hashlib.sha256(repr(names).encode()).hexdigest(),
@@ -82,9 +84,7 @@ class SetExamples:
 
     def _drawn(self, rng: np.random.Generator, size_px: Size) -> Clip:
         """Draw a clip, longer ones more often."""
-        clips = self.by_size[size_px]
-        length = np.array([record.frames for _, record in clips], np.float64)
-        return clips[int(rng.choice(len(clips), p=length / length.sum()))]
+        return self.by_size[size_px][int(rng.choice(len(self.shares[size_px]), p=self.shares[size_px]))]
 
 
 def nearest(size_px: Size, sizes_px: Sequence[Size]) -> Size:

@@ -86,9 +86,8 @@ def prepare_job(job: PrepareJob) -> PreparedJob:
             left.append(path)
         else:
             found[seen].append((name, path))
-    for _, path in found["videos"]:
-        caption_beside(path)
-    captions = {path.with_suffix(CAPTION) for _, path in found["videos"]}
+    captions = {path.with_suffix(CAPTION) for _, path in found["videos"] if path.suffix != CAPTION}
+    found["videos"] = [(name, path) for name, path in found["videos"] if path not in captions]  # some words look so
     if found["videos"] and found["motion"]:
         raise MtvcraftError(
             f"`{found['videos'][0][1]}` is a video and `{found['motion'][0][1]}` holds motion",
@@ -101,6 +100,8 @@ def prepare_job(job: PrepareJob) -> PreparedJob:
             f"no video and no motion in {', '.join(f'`{path}`' for path in job.inputs)}",
             hint="name videos, BVH, AMASS or joints, or folders of them",
         )
+    for _, path in found["videos"]:
+        caption_beside(path)
     estimator = choose_estimator(found[sort][0][1], job.videos.drive) if sort == "videos" else None
     settings = job.motion.told() if estimator is None else job.videos.told(estimator)
     return PreparedJob(

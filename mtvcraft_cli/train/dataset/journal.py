@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,11 +40,18 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
-    def change(self, sha256: str, **noted: Any) -> None:
-        """Note something else of an input that is done; `begin` writes it."""
+    def tell_captions(self, captions: Mapping[str, str], seen: Collection[str]) -> None:
+        """Take over captions that have come, changed or gone since an input was done.
+
+        Args:
+            captions: by the SHA-256 of the inputs at hand.
+            seen: names of these inputs; an empty caption of another copy doesn't take an entry's words away.
+        """
         for entry in self.entries:
-            if entry.get("sha256") == sha256:
-                entry.update(noted)
+            caption = captions.get(entry["sha256"], "")
+            if caption or entry["input"] in seen:
+                entry["caption"] = caption
+        self.begin()
 
     @property
     def done(self) -> set[str]:

@@ -121,8 +121,8 @@ def prepare_videos(
     done = journal.done
     with closing(Shards(folder, journal.entries, settings.shard_bytes)) as shards:
         for number, (name, path) in enumerate(inputs, start=1):
-            sha256 = cache.sha256_of(path)
-            captions[sha256] = captions.get(sha256) or caption_beside(path)
+            sha256, caption = cache.sha256_of(path), caption_beside(path)
+            captions[sha256] = captions.get(sha256) or caption
             if sha256 in done:
                 continue
             before = shards.state
@@ -136,12 +136,10 @@ def prepare_videos(
                 unreadable[name] = error.message
                 continue
             shards.keep()
-            journal.add({"input": name, "sha256": sha256, **noted, "state": shards.state})
+            journal.add({"input": name, "sha256": sha256, "caption": caption, **noted, "state": shards.state})
             done.add(sha256)
         shards.end()
-    for sha256, caption in captions.items():
-        journal.change(sha256, caption=caption)
-    journal.begin()
+    journal.tell_captions(captions, {name for name, _ in inputs})
     return finish(folder, journal, settings.unsure, about, unreadable)
 
 
@@ -152,6 +150,8 @@ def caption_beside(video: Path) -> str:
         MtvcraftError: exit 4; it is no text.
     """
     path = video.with_suffix(CAPTION)
+    if path == video:
+        return ""
     try:
         return " ".join(path.read_text(encoding="utf-8-sig").split())
     except (FileNotFoundError, IsADirectoryError):
