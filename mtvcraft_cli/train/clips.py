@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from mtvcraft_cli.preset import Statistics
 from mtvcraft_cli.progress import Watch, silent
 from mtvcraft_cli.shapes import Frames
-from mtvcraft_cli.tokens.tokenizer import MotionTokenizer, as_tokens
 from mtvcraft_cli.train.examples import Example, Examples
 from mtvcraft_cli.train.run import in_pieces, samples_rng
 from mtvcraft_cli.train.settings import DitTraining
-from mtvcraft_cli.train.shards import CLIPS, Shards, Tokens
+from mtvcraft_cli.train.shards import CLIPS, Shards, Tokeniser
 from mtvcraft_cli.train.trained import leave_out_frozen
 from mtvcraft_cli.train.vae import psnr_db, sheet
 
@@ -29,10 +28,9 @@ class OnClips(ABC):
     settings: DitTraining
     stats: Statistics
     held: Examples
-    tokenizer: MotionTokenizer
     latents: Shards
     tokens: Shards
-    tokeniser: Tokens
+    tokeniser: Tokeniser
     frames: int
     clips: int
     """How many there are in all."""
@@ -87,15 +85,9 @@ class OnClips(ABC):
         grown = settings.first_clips + step * settings.loop.batch / settings.uses
         return min(self.clips, max(whole, int(grown) // whole * whole))
 
-    def looked_up(self, tokens: Tensor) -> Tensor:
-        """(b, F, 24) codes or (b, F, 24, D) latents to (b, N, D) motion tokens."""
-        return as_tokens(tokens.float() if self.tokenizer.codes is None else self.tokenizer.look_up(tokens))
-
-    @torch.no_grad()
     def clip_tokens(self, clip: Example) -> Tensor:
         """(N, D) motion tokens of a clip's driver."""
-        found = self.tokenizer.encode(self.tokeniser.moved(torch.from_numpy(clip.joints_mm)[None]))
-        return self.looked_up(found if self.tokenizer.codes is None else self.tokenizer.quantise(found))[0]
+        return self.tokeniser.looked_up(self.tokeniser(torch.from_numpy(clip.joints_mm)[None]))[0]
 
     def report(self, step: int, folder: Path) -> dict[str, float]:
         """Animate held-out clips: decibels of the result, with another clip's motion, with none, and standing still."""

@@ -1,6 +1,7 @@
 """Trains the MV-DiT: from noisy latents, the character's latents and motion tokens to the velocity (paper, stage 3)."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,10 +22,10 @@ from mtvcraft_cli.latents.cogvideox import (
     from_released,
     read_config,
 )
+from mtvcraft_cli.latents.painter import Models, Settings
 from mtvcraft_cli.latents.rope import Rotary, motion_table, motion_tables, visual_table
-from mtvcraft_cli.latents.sampler import Condition, denoise, make_scheduler
-from mtvcraft_cli.latents.unchanged import unchanged_from
-from mtvcraft_cli.latents.vae import build_vae, decode, encode_reference, to_frames
+from mtvcraft_cli.latents.sampler import make_scheduler
+from mtvcraft_cli.latents.vae import build_vae, to_frames
 from mtvcraft_cli.preset import Statistics
 from mtvcraft_cli.progress import Watch, silent
 from mtvcraft_cli.shapes import Frames
@@ -34,9 +35,10 @@ from mtvcraft_cli.train.examples import Example, Examples, WorldExamples
 from mtvcraft_cli.train.outcome import Outcome
 from mtvcraft_cli.train.parts import locate, locate_parts, needed, told_scale
 from mtvcraft_cli.train.pointing import Pointing
+from mtvcraft_cli.train.predicted import predict, window_painter
 from mtvcraft_cli.train.run import samples_rng
 from mtvcraft_cli.train.settings import DitTraining
-from mtvcraft_cli.train.shards import CLIPS, Latents, Shards, Tokens, fingerprint
+from mtvcraft_cli.train.shards import CLIPS, Latents, Shards, Tokeniser, fingerprint
 from mtvcraft_cli.train.sparse import Sparse
 from mtvcraft_cli.train.start import start_from_reference
 from mtvcraft_cli.train.trained import choose_trained, frozen_dtype
@@ -176,7 +178,7 @@ class DitStage(OnClips):
         self.pointing = settings.pointing if isinstance(examples, WorldExamples) else 0.0
         self.settings, self.stats, self.held = settings, stats, held
         tensors = {part: read_tensors(path, within="module") for part, path in used.items()}
-        self.tokenizer = tokenizer_from_tensors(preset["tokenizer"], tensors["tokenizer"])
+        tokenizer = tokenizer_from_tensors(preset["tokenizer"], tensors["tokenizer"])
         published = located["vae"].config().get("scaling_factor")
         factor = float(told_scale(used["vae"]) or published or preset["vae"]["scaling_factor"])
         self.preset = {**preset, "vae": {**preset["vae"], "scaling_factor": factor}}
@@ -206,15 +208,8 @@ class DitStage(OnClips):
             *(["neutral"] if neutral else []),
         )
         of_tokens = fingerprint(tensors["tokenizer"], of_latents, *told)
-        self.tokeniser = Tokens(
-            tokenizer=self.tokenizer,
-            latents=self.latents,
-            stats=stats,
-            kind=self.kind,
-            axes=self.axes,
-            neutral=neutral,
-        )
-        self.tokens = Shards(folder / f"tokens-{of_tokens[:8]}", of_tokens, self.tokeniser.make)
+        self.tokeniser = Tokeniser(tokenizer=tokenizer, stats=stats, kind=self.kind, axes=self.axes, neutral=neutral)
+        self.tokens = Shards(folder / f"tokens-{of_tokens[:8]}", of_tokens, partial(self.tokeniser.make, self.latents))
         self.buckets = len(buckets)
         self.clips = -(-settings.clips // (CLIPS * self.buckets)) * CLIPS * self.buckets
         torch.manual_seed(settings.loop.seed)
@@ -250,32 +245,27 @@ class DitStage(OnClips):
                 patches = height * width // self.objective.transformer.config.patch_size**2
                 made["chance"].append(torch.from_numpy(rng.random((frames, patches), dtype=np.float32)))
         batch = stacked(made)
-        batch["tokens"] = self.looked_up(batch["tokens"])
+        batch["tokens"] = self.tokeniser.looked_up(batch["tokens"])
         batch["first_mm"] = self.tokeniser.on_body(batch["first_mm"])
         return batch | {"places": self._places(step)}
 
     def animate(self, clip: Example, tokens: Tensor) -> Frames:
         """Run the sampler on one window, as the preset says."""
         sampler, transformer = self.preset["sampler"], self.objective.transformer
-        generator = torch.Generator().manual_seed(REPORT_SEED)
-        scaled = self.preset["reference_scaled"]
-        reference = encode_reference(
-            self.vae, clip.reference, self.frames, sample=False, scaled=scaled, generator=generator
-        ).to(transformer.device)
-        visual, motion = self.objective.tables(reference, self.tokeniser.on_body(torch.from_numpy(clip.joints_mm[:1])))
-        condition = Condition(
-            reference=reference, tokens=tokens[None].to(transformer.device), visual=visual, motion=motion
+        pose_mm = self.tokeniser.on_body(torch.from_numpy(clip.joints_mm[:1]))[0].numpy()
+        settings = Settings(
+            scheduler=self.scheduler,
+            steps=sampler["steps"],
+            guidance=float(sampler["motion_guidance"]),
+            joint_mean_mm=pose_mm if transformer.dynamic else self.stats.mean_mm,
+            sample_reference=False,
+            scale_reference=self.preset["reference_scaled"],
+            reference_kept=self.preset.get("reference_kept", 0.0),
+            device=transformer.device,
         )
-        steps, guidance = sampler["steps"], float(sampler["motion_guidance"])
+        painter = window_painter(Models(transformer=transformer, vae=self.vae), settings, clip.reference, self.frames)
         low = frozen_dtype(self.settings) == torch.bfloat16  # beside it, what is trained is float32
-        with torch.autocast(transformer.device.type, torch.bfloat16, enabled=low):
-            *_, latents = denoise(
-                transformer, self.scheduler, condition, steps=steps, guidance=guidance, generator=generator
-            )
-        video = decode(self.vae, latents)
-        if levels := self.preset.get("reference_kept"):
-            video = unchanged_from(self.vae, clip.reference, levels)(video)
-        return to_frames(video)
+        return to_frames(painter.decode(predict(painter, tokens, REPORT_SEED, bfloat16=low)))
 
     def no_motion(self) -> Tensor:
         """(N, D) tokens that stand for no motion."""

@@ -6,6 +6,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +39,7 @@ from mtvcraft_cli.train.flow import WanObjective, draw_level
 from mtvcraft_cli.train.outcome import Outcome
 from mtvcraft_cli.train.parts import content_of, locate, locate_parts, needed
 from mtvcraft_cli.train.settings import DitTraining
-from mtvcraft_cli.train.shards import CLIPS, Shards, Tokens, fingerprint
+from mtvcraft_cli.train.shards import CLIPS, Shards, Tokeniser, fingerprint
 from mtvcraft_cli.train.text import Texts
 from mtvcraft_cli.train.trained import choose_trained, frozen_dtype, save_lora
 from mtvcraft_cli.weights.locate import ALONE
@@ -128,7 +129,7 @@ class WanStage(OnClips):
             told = rng.random() >= settings.drop_text
             made["text"].append(self.texts(self.prompt(number) if told else settings.no_text))
         batch = stacked(made)
-        return batch | {"tokens": self.looked_up(batch["tokens"])}
+        return batch | {"tokens": self.tokeniser.looked_up(batch["tokens"])}
 
     def prompt(self, number: int) -> str:
         """What the transformer is told of a clip, unless it is told nothing."""
@@ -247,14 +248,12 @@ class WanStage(OnClips):
         stats, kind, neutral = self.stats, self.preset["differential"], self.preset.get("body") == "neutral"
         axes = self.preset.get("joint_axes", "xyz")
         tensors = read_tensors(needed(self.parts, "tokenizer"), within="module")
-        self.tokenizer = tokenizer_from_tensors(self.preset["tokenizer"], tensors)
-        self.tokeniser = Tokens(
-            tokenizer=self.tokenizer, latents=self.latents, stats=stats, kind=kind, axes=axes, neutral=neutral
-        )
+        tokenizer = tokenizer_from_tensors(self.preset["tokenizer"], tensors)
+        self.tokeniser = Tokeniser(tokenizer=tokenizer, stats=stats, kind=kind, axes=axes, neutral=neutral)
         moved = kind if axes == "xyz" else [kind, axes]
         told = (self.latents.made_from, moved, neutral, stats.mean_mm.tolist(), stats.std_mm.tolist())
         made_from = fingerprint(tensors, *told)
-        self.tokens = Shards(folder / f"tokens-{made_from[:8]}", made_from, self.tokeniser.make)
+        self.tokens = Shards(folder / f"tokens-{made_from[:8]}", made_from, partial(self.tokeniser.make, self.latents))
 
     def _keep_texts(self, folder: Path) -> None:
         encoder, words = self.parts["text_encoder"], self.parts["text_tokenizer"]

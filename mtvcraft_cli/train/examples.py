@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32
 
 from mtvcraft_cli.joints.skeleton import project
 from mtvcraft_cli.shapes import Frames, Picture
-from mtvcraft_cli.train.world.motions import Motions, load_motions
+from mtvcraft_cli.train.world.motions import RECORDED, Motions, load_motions
 from mtvcraft_cli.train.world.scenes import WORLD, Split, scene
 
 Size = tuple[int, int]
@@ -69,13 +69,18 @@ class WorldExamples:
         motion: a recorded motion set, mixed with dances of our own; None for these alone.
         split: which characters.
         before: how long before its window a clip may have begun, frames; half of the windows begin their clip.
+        recorded: share of the windows that are of the recorded set.
     """
 
-    def __init__(self, motion: Path | None = None, split: Split = "train", before: int = 0) -> None:
-        self.motions: Motions | None = None if motion is None else load_motions(motion)
+    def __init__(
+        self, motion: Path | None = None, split: Split = "train", before: int = 0, recorded: float = RECORDED
+    ) -> None:
+        self.motions: Motions | None = None if motion is None else load_motions(motion, recorded)
         self.split: Split = split
         self.before = before
         self.told: tuple[Any, ...] = (motion and hashlib.sha256(motion.read_bytes()).hexdigest(), before, WORLD)
+        if motion is not None and recorded != RECORDED:
+            self.told += (recorded,)
 
     def __call__(self, number: int, size_px: Size, frames: int) -> Example:
         """Film clip `number`."""

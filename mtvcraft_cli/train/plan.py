@@ -15,7 +15,7 @@ from mtvcraft_cli.files import write_text_whole
 from mtvcraft_cli.preset import AUTO_PX
 from mtvcraft_cli.train.parts import locate, locate_parts, needed, trained_before
 from mtvcraft_cli.train.run import LOG
-from mtvcraft_cli.train.settings import DitTraining, Loop, Recipe
+from mtvcraft_cli.train.settings import DitTraining, Loop, Recipe, VaeTraining
 from mtvcraft_cli.train.stages import Kind, settings_of, weights_of
 from mtvcraft_cli.weights.locate import size_text
 
@@ -110,6 +110,10 @@ def plan_run(kind: Kind, recipe: Recipe, folder: Path, parts: Mapping[str, Path]
         fetches = tuple(found.source for found in located.values() if found.missing)
     elif (base := trained_before(kind, settings.base, decoder_only=settings.decoder_only)) is not None:
         loads["base"] = str(base)
+    if isinstance(settings, VaeTraining) and settings.predicted is not None:
+        from mtvcraft_cli.train.predicted import find_predicted
+
+        loads["transformer"] = str(find_predicted(settings)[1]["transformer"].path)
     loop: Loop = settings.loop
     latest = max((folder / "checkpoints").glob("step-*"), default=None)
     clips = latents_bytes = None

@@ -129,6 +129,8 @@ class World:
     """The same for the report, which shows characters that are never trained on."""
     before: int = 96
     """How long before its window a clip may have begun, frames."""
+    recorded: float = 0.75
+    """Share of the clips whose motion is of the set, where there is one."""
 
     def in_folder(self, folder: Path) -> "World":
         """The same, with its motion sets looked for in a folder."""
@@ -162,6 +164,13 @@ class VaeTraining:
     """Folder of a run, or a file, whose VAE is trained further."""
     decoder_only: bool = False
     """Leave the encoder of `base` as it is: transformers that were trained on its latents stay right."""
+    predicted: str | None = None
+    """Run of a transformer, or its preset: the decoder learns to show what it makes of a picture and a motion. Where a
+    transformer is unsure its latents are the mean of many, and no encoder gives such. With `decoder_only`."""
+    predicted_clips: int = 640
+    """So many clips are animated, and used again and again."""
+    encoded: float = 0.2
+    """Share of clips whose latents come from the encoder all the same: the decoder has to show those too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,8 +28,9 @@ from mtvcraft_cli.joints.neutral import on_neutral_body
 from mtvcraft_cli.latents.vae import to_video
 from mtvcraft_cli.preset import Differential, JointAxes, Statistics
 from mtvcraft_cli.progress import Watch, silent
+from mtvcraft_cli.shapes import MotionTokens
 from mtvcraft_cli.tokens.normalise import normalise, seen
-from mtvcraft_cli.tokens.tokenizer import MotionTokenizer
+from mtvcraft_cli.tokens.tokenizer import MotionTokenizer, as_tokens
 from mtvcraft_cli.train.examples import Examples, Size
 from mtvcraft_cli.train.pointing import ends, silhouette
 
@@ -168,11 +169,10 @@ def shrunk(figure: Tensor, shape: torch.Size) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Tokens:
-    """Makes shards of motion tokens from shards of joints."""
+class Tokeniser:
+    """What a driver's joints become before a transformer sees them."""
 
     tokenizer: MotionTokenizer
-    latents: Shards
     stats: Statistics
     kind: Differential
     axes: JointAxes = "xyz"
@@ -180,13 +180,14 @@ class Tokens:
     """Whether the driver's bones get the neutral body's lengths."""
 
     @torch.no_grad()
-    def make(self, shard: int) -> dict[str, Tensor]:
-        """Tokenise clips: per clip (F, 24) codes, or (F, 24, D) latents of a tokenizer without a codebook."""
-        moved = self.moved(self.latents.whole(shard)["joints_mm"])
-        found = torch.cat([self.tokenizer.encode(some) for some in moved.split(8)])
-        if self.tokenizer.codes is None:
-            return {"tokens": found.half().cpu()}
-        return {"tokens": self.tokenizer.quantise(found).int().cpu()}
+    def __call__(self, joints_mm: Tensor) -> Tensor:
+        """Tokenise clips, (B, 1 + T, 24, 3) mm: (B, F, 24) codes, or (B, F, 24, D) latents without a codebook."""
+        found = torch.cat([self.tokenizer.encode(some) for some in self.moved(joints_mm).split(8)])
+        return found if self.tokenizer.codes is None else self.tokenizer.quantise(found)
+
+    def looked_up(self, tokens: Tensor) -> MotionTokens:
+        """(B, F, 24) codes or (B, F, 24, D) latents to (B, M, D)."""
+        return as_tokens(tokens.float() if self.tokenizer.codes is None else self.tokenizer.look_up(tokens))
 
     def moved(self, joints_mm: Tensor) -> Tensor:
         """Joints of clips as the tokenizer sees them, (B, 1 + T, 24, 3) mm to (B, T, 24, 3) without unit."""
@@ -198,6 +199,11 @@ class Tokens:
     def on_body(self, joints_mm: Tensor) -> Tensor:
         """Poses (T, 24, 3) mm on the body that the tokenizer knows: the driver's own or the neutral one."""
         return torch.from_numpy(on_neutral_body(joints_mm.cpu().numpy())) if self.neutral else joints_mm
+
+    def make(self, latents: Shards, shard: int) -> dict[str, Tensor]:
+        """Tokenise the clips whose latents are in a shard."""
+        tokens = self(latents.whole(shard)["joints_mm"])
+        return {"tokens": (tokens.half() if self.tokenizer.codes is None else tokens.int()).cpu()}
 
 
 def prepare(latents: Shards, tokens: Shards, clips: int, watch: Watch = silent) -> None:

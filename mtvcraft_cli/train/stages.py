@@ -60,7 +60,9 @@ def train_stage(
         from mtvcraft_cli.train.vae import VaeStage
 
         sizes_px = [(recipe.preset["size_px"][0], recipe.preset["size_px"][1])]
-        stage = VaeStage(settings, recipe.preset, statistics_of(recipe), *examples_of(recipe, settings.world, sizes_px))
+        stage = VaeStage(
+            settings, recipe.preset, statistics_of(recipe), *examples_of(recipe, settings.world, sizes_px), folder
+        )
     else:
         from mtvcraft_cli.train.backbones import make_stage
 
@@ -153,7 +155,10 @@ def examples_of(recipe: Recipe, world: World, sizes_px: list[Size]) -> tuple[Exa
     data = recipe.data
     if not data.sets:
         motion, held = (None if name is None else Path(name) for name in (world.motion, world.held_out))
-        return WorldExamples(motion, "train", world.before), WorldExamples(held, "human")
+        return (
+            WorldExamples(motion, "train", world.before, world.recorded),
+            WorldExamples(held, "human", recorded=world.recorded),
+        )
     for name in data.sets:
         if not is_clip_set(Path(name)):
             raise MtvcraftError(

@@ -12,14 +12,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mtvcraft_cli.device.sizes import latent_size
+from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.latents.vae import build_vae, decode, encode_video, to_frames, to_video
 from mtvcraft_cli.preset import Statistics
 from mtvcraft_cli.shapes import Frames
 from mtvcraft_cli.train.examples import Examples
 from mtvcraft_cli.train.outcome import Outcome
 from mtvcraft_cli.train.parts import told_scale, trained_before
+from mtvcraft_cli.train.predicted import Predicted, predicted_clips
 from mtvcraft_cli.train.run import check_whole, samples_rng
 from mtvcraft_cli.train.settings import VaeTraining, check_lengths
+from mtvcraft_cli.train.shards import CLIPS, Shards
 from mtvcraft_cli.train.start import start_from_averages
 from mtvcraft_cli.weights.read import read_tensors
 
@@ -35,13 +38,27 @@ class VaeObjective(nn.Module):
         super().__init__()
         self.vae, self.settings = vae, settings
 
-    def forward(self, video: Tensor, figure: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """(B, 3, T, H, W) in -1..1, (B, 1, T, H, W) 0 or 1, and noise of the latents' shape, to scalars."""
+    def forward(
+        self,
+        video: Tensor,
+        figure: Tensor,
+        noise: Tensor,
+        predicted: Tensor | None = None,
+        encoded: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """(B, 3, T, H, W) in -1..1, (B, 1, T, H, W) 0 or 1, and noise of the latents' shape, to scalars.
+
+        With `predicted` latents, scaled as the encoder gives them, the decoder gets to see those but for the clips of
+        `encoded`, (B) bool.
+        """
         frozen = self.settings.decoder_only
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             posterior = self.vae.encode(video).latent_dist
         # Transformers are trained on means, so that is what a decoder alone gets to see.
-        made = self.vae.decode(posterior.mean if frozen else posterior.mean + posterior.std * noise).sample.float()
+        latents = posterior.mean if frozen else posterior.mean + posterior.std * noise
+        if predicted is not None and encoded is not None:
+            latents = torch.where(encoded[:, None, None, None, None], latents, predicted)
+        made = self.vae.decode(latents).sample.float()
         weight = 1 + self.settings.figure * figure
         weight = weight / weight.mean((1, 2, 3, 4), keepdim=True)  # clip by clip, whoever computes it
         l1 = ((made - video).abs() * weight).mean()
@@ -63,7 +80,13 @@ class VaeStage:
     """Everything about training a VAE but the loop."""
 
     def __init__(
-        self, settings: VaeTraining, preset: Mapping[str, Any], stats: Statistics, examples: Examples, held: Examples
+        self,
+        settings: VaeTraining,
+        preset: Mapping[str, Any],
+        stats: Statistics,
+        examples: Examples,
+        held: Examples,
+        folder: Path,
     ) -> None:
         check_lengths(settings.frames, "vae.frames", least=1)
         self.settings, self.examples, self.held = settings, examples, held
@@ -76,6 +99,22 @@ class VaeStage:
         if settings.loop.gradient_checkpointing:
             vae.enable_gradient_checkpointing()
         self.objective = VaeObjective(vae, settings)
+        self.predicted: tuple[Predicted, Shards] | None = None
+        if settings.predicted is not None:
+            self.predicted = self._predicted(vae, folder)
+
+    def _predicted(self, vae: AutoencoderKLCogVideoX, folder: Path) -> tuple[Predicted, Shards]:
+        found, shards = predicted_clips(self.settings, folder, self.examples)
+        known, own = found.models.vae.encoder.state_dict(), vae.encoder.state_dict()
+        if known.keys() != own.keys() or not all(torch.equal(known[key], own[key]) for key in own):
+            raise _unfit("its transformer knows another VAE's latents", "name a run on the VAE of `vae.base`")
+        if max(self.settings.frames) > found.preset.frames or self.size_px != tuple(found.preset.size_px):
+            width, height = found.preset.size_px[0], found.preset.size_px[1]
+            raise _unfit(
+                f"it makes windows of {found.preset.frames} frames of {width} x {height}",
+                "set `vae.frames` and `preset.size_px` accordingly",
+            )
+        return found, shards
 
     def _vae(self) -> AutoencoderKLCogVideoX:
         settings = self.settings
@@ -92,6 +131,8 @@ class VaeStage:
         """Clips that were never seen before, all of one length."""
         loop = self.settings.loop
         frames = int(samples_rng(loop.seed, step).choice(self.settings.frames))
+        if self.predicted is not None:
+            return self._predicted_batch(step, samples, frames)
         clips = [self.examples(step * loop.batch + sample, self.size_px, frames) for sample in samples]
         shape = latent_shape(self.config, self.size_px, frames)
         noise = [samples_rng(loop.seed, step, sample).standard_normal(shape, dtype=np.float32) for sample in samples]
@@ -101,9 +142,29 @@ class VaeStage:
             "noise": torch.from_numpy(np.stack(noise)),
         }
 
+    def _predicted_batch(self, step: int, samples: Sequence[int], frames: int) -> dict[str, Tensor]:
+        """Clips that a transformer animated, each from its first frame on."""
+        assert self.predicted is not None
+        found, shards = self.predicted
+        shape = latent_shape(self.config, self.size_px, frames)
+        names = ("video", "figure", "noise", "predicted", "encoded")
+        made: dict[str, list[Tensor]] = {name: [] for name in names}
+        for sample in samples:
+            rng = samples_rng(self.settings.loop.seed, step, sample)
+            clip = shards.clip(int(rng.integers(-(-self.settings.predicted_clips // CLIPS) * CLIPS)))
+            latents = clip["latents"][: shape[1]].float().transpose(0, 1)
+            made["video"].append(to_video(clip["frames"][:frames].numpy())[0])
+            made["figure"].append(clip["figure"][None, :frames].float())
+            made["noise"].append(torch.zeros(shape))  # what encodes stays as it is, and gives means
+            made["predicted"].append(latents / found.models.vae.config.scaling_factor)
+            made["encoded"].append(torch.tensor(bool(rng.random() < self.settings.encoded)))
+        return {name: torch.stack(values) for name, values in made.items()}
+
     def join(self, accelerator: Accelerator) -> None:
         """Nothing is exchanged but gradients."""
         check_whole(accelerator, "the VAE")
+        if self.predicted is not None:
+            self.predicted[0].to(accelerator.device)
 
     def after(self, step: int) -> dict[str, float]:  # noqa: ARG002
         """Nothing is left to do."""
@@ -146,6 +207,10 @@ class VaeStage:
             for number in range(SCALED_CLIPS)
         ]
         return round(float(np.mean(total)) ** -0.5, 4)
+
+
+def _unfit(why: str, hint: str) -> MtvcraftError:
+    return MtvcraftError(f"`vae.predicted` doesn't fit: {why}", hint=hint, exit=Exit.USAGE)
 
 
 def latent_shape(config: Mapping[str, Any], size_px: tuple[int, int], frames: int) -> tuple[int, int, int, int]:

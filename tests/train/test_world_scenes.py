@@ -1,6 +1,7 @@
 """Clips made from seeds: the same bits again, characters held out, and the rules of what is true."""
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -208,6 +209,8 @@ def test_recorded_motion_and_dances_are_mixed():
     drawn = [draw_motion(np.random.default_rng(seed), 4, still) for seed in range(80)]
     recorded = [not joints.any() for joints, _ in drawn]
     assert 0.6 < np.mean(recorded) < 0.9
+    fewer = [draw_motion(np.random.default_rng(seed), 4, replace(still, share=0.2))[0] for seed in range(80)]
+    assert 0.05 < np.mean([not joints.any() for joints in fewer]) < 0.35
     assert {rate for (_, rate), yes in zip(drawn, recorded, strict=True) if yes} == {Fraction(24, n) for n in (1, 2, 3)}
 
 

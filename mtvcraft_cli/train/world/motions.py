@@ -16,6 +16,7 @@ from mtvcraft_cli.shapes import JointsMm
 from mtvcraft_cli.train.world.dance import MOVES, dance
 
 DANCED_RATE: Final = Fraction(30)
+RECORDED: Final = 0.75
 _MIRROR: Final = list(mirror_order())
 
 
@@ -27,6 +28,8 @@ class Motions:
     start: Int64[np.ndarray, " C"]
     length: Int64[np.ndarray, " C"]
     rate: Fraction
+    share: float = RECORDED
+    """How many of the windows to learn from are of these clips; the others are dances of our own."""
 
     def window(self, rng: np.random.Generator, frames: int, stride: int) -> JointsMm:
         """Draw a window of every `stride`-th frame, all places alike; a clip that is too short rests at its end."""
@@ -39,12 +42,13 @@ class Motions:
         return self.joints_mm[self.start[clip] + inside]
 
 
-def load_motions(path: Path) -> Motions:
+def load_motions(path: Path, share: float = RECORDED) -> Motions:
     """Read recorded motion.
 
     Args:
         path: an `.npz` with `joints` (N, 24, 3) in metres, SMPL's order, y up, the floor at 0, and `clip_start`,
             `clip_length`, `fps`; `docs/mini.md` says how to make one.
+        share: of the windows to learn from, 0..1.
 
     Raises:
         MtvcraftError: there is no such file, or it holds something else.
@@ -60,6 +64,7 @@ def load_motions(path: Path) -> Motions:
                 start.astype(np.int64),
                 length.astype(np.int64),
                 Fraction(str(fps.item())).limit_denominator(1001),
+                share,
             )
     except (OSError, KeyError, ValueError, BadZipFile) as problem:
         raise MtvcraftError(
@@ -71,13 +76,13 @@ def load_motions(path: Path) -> Motions:
 def draw_motion(
     rng: np.random.Generator, frames: int, motions: Motions | None
 ) -> tuple[npt.NDArray[np.float32], Fraction]:
-    """Draw a window of motion and its frames a second: three of four are recorded ones, where there are any.
+    """Draw a window of motion and its frames a second: a recorded one, or a dance.
 
     Every first, second or third frame is taken, so that slow and quick motion are both seen; left and right are
     swapped half the time.
     """
     stride = int(rng.choice((1, 2, 3), p=(0.3, 0.45, 0.25)))
-    if motions is not None and rng.random() < 0.75:
+    if motions is not None and rng.random() < motions.share:
         rate, joints = motions.rate / stride, motions.window(rng, frames, stride)
     else:
         rate, beats = DANCED_RATE / stride, float(rng.uniform(70, 140))

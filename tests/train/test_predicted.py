@@ -1,0 +1,101 @@
+"""A decoder that is trained on what a transformer makes."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mtvcraft_cli.errors import MtvcraftError
+from mtvcraft_cli.latents.vae import build_vae, decode, to_video
+from mtvcraft_cli.latents.walk import walk
+from mtvcraft_cli.preset import load_preset
+from mtvcraft_cli.runs.models import load_tokenizer, settings_of, small_models
+from mtvcraft_cli.tokens.tokenise import motion_tokens, tokenise
+from mtvcraft_cli.train.examples import WorldExamples
+from mtvcraft_cli.train.settings import load_recipe
+from mtvcraft_cli.train.stages import train_stage
+from mtvcraft_cli.weights.locate import locate
+from mtvcraft_cli.windows import plan_windows
+from tests.train.test_training import fresh_accelerator, trained
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.utils.tensorboard.*", "ignore:.*lr_scheduler.*")
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with toy runs of all three networks."""
+    folder = tmp_path_factory.mktemp("toys")
+    runs = {part: trained(part, folder, phases=[[2, 1e-3, 1e-3]]).folder for part in ("tokenizer", "vae")}  # type: ignore[arg-type]
+    trained("dit", folder, runs, phases=[[2, 1e-3, 1e-3]])
+    return folder
+
+
+def test_a_decoder_learns_to_show_what_a_transformer_makes(toys: Path, tmp_path: Path) -> None:
+    more = {"vae.base": str(toys / "vae"), "vae.decoder_only": True, "vae.predicted": str(toys / "dit")}
+    recipe = load_recipe(
+        str(toys / "toy.yaml"), more | {"vae.loop.phases": [[40, 2e-3, 2e-3]], "vae.predicted_clips": 64}
+    )
+    fresh_accelerator()
+    run = train_stage("vae", recipe, tmp_path / "further").folder
+    before, after = (load_file(each / "vae.safetensors") for each in (toys / "vae", run))
+    moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert moved
+    assert all(name.startswith("decoder.") for name in moved)
+
+    # What it learned from is what `animate` shows of such a clip, before the decoder.
+    kept = load_file(run / "predicted" / "shard-00000.safetensors")
+    examples = WorldExamples()
+    clip = examples(3, (16, 16), 9)
+    assert np.array_equal(kept["frames"][3].numpy(), clip.frames)
+    preset = load_preset(str(toys / "dit"))
+    parts = locate(preset, None)
+    models = small_models(preset, parts, torch.device("cpu"))
+    tokenizer = load_tokenizer(preset, parts["tokenizer"])
+    window = plan_windows(9, preset.frames, preset.overlap)
+    made = tokenise(clip.joints_mm[1:], tokenizer, window, preset.statistics, preset.differential)
+    tokens = motion_tokens(made.tokens, tokenizer, 0)[0]
+    found: dict[str, torch.Tensor] = {}
+    list(walk(models, clip.reference, [tokens], window, settings_of(preset, torch.device("cpu")), 3, kept=found))
+    assert torch.allclose(kept["latents"][3].float(), found["window-0"][0], atol=1e-2, rtol=1e-2)
+
+    def away(vae: dict[str, torch.Tensor]) -> float:
+        with torch.no_grad():
+            shown = decode(build_vae(preset.vae, vae), kept["latents"].float())
+        return float(
+            (shown - to_video(kept["frames"].flatten(0, 1).numpy())[0].unflatten(1, (-1, 9)).transpose(0, 1))
+            .abs()
+            .mean()
+        )
+
+    assert away(after) < 0.95 * away(before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"vae.decoder_only": False}, "has an encoder already"),
+        ({"vae.predicted": "17b"}, "on wan"),
+        ({"vae.predicted": "{toys}/vae"}, "no trained"),
+        ({"vae.predicted": "{toys}/none"}, "none"),
+        ({"vae.frames": [9, 17]}, "windows of 9 frames of 16 x 16"),
+        ({"vae.base": "{other}"}, "another VAE's latents"),
+    ],
+)
+def test_latents_that_a_decoder_cannot_learn_from_are_refused(
+    toys: Path, tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    if "{other}" in changes.values():
+        (tmp_path / "other").mkdir()
+        tensors = load_file(toys / "vae" / "vae.safetensors")
+        save_file({name: tensor + 0.1 for name, tensor in tensors.items()}, tmp_path / "other" / "vae.safetensors")
+        shutil.copyfile(toys / "vae" / "preset.yaml", tmp_path / "other" / "preset.yaml")
+    places = {"toys": toys, "other": tmp_path / "other"}
+    filled = {key: value.format(**places) if isinstance(value, str) else value for key, value in changes.items()}
+    more = {"vae.base": str(toys / "vae"), "vae.decoder_only": True, "vae.predicted": str(toys / "dit")}
+    recipe = load_recipe(str(toys / "toy.yaml"), more | filled)
+    with pytest.raises(MtvcraftError, match=said):
+        train_stage("vae", recipe, tmp_path / "further")
+    assert not (tmp_path / "further" / "checkpoints").exists()
