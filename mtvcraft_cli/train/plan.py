@@ -159,7 +159,7 @@ def check_folder(folder: Path) -> None:
         if not missing.is_dir():
             raise MtvcraftError(f"`{missing}` is a file", hint="name a folder for the run", exit=Exit.USAGE)
         return
-    known = ("checkpoints", LOG, RECIPE, "latents")
+    known = ("checkpoints", LOG, RECIPE, "latents", "predicted")
     if list(folder.glob("[!.]*")) and not any((folder / name).exists() for name in known):
         raise MtvcraftError(
             f"`{folder}` is already there and no run", hint="name a new folder for the run", exit=Exit.USAGE
