@@ -109,8 +109,8 @@ def find_predicted(settings: VaeTraining) -> tuple[Preset, dict[str, Located]]:
     """Find the preset whose latents a decoder is to learn from, and its networks.
 
     Raises:
-        MtvcraftError: exit 2; not the decoder alone is trained, or there is no such preset, or it is on another
-            backbone or has no trained transformer. Exit 6; its weights are not here.
+        MtvcraftError: exit 2; not the decoder alone is trained, or on no clips, or there is no such preset, or it is on
+            another backbone or has no trained transformer. Exit 6; its weights are not here.
     """
     assert settings.predicted is not None
     if not settings.decoder_only:
@@ -118,6 +118,10 @@ def find_predicted(settings: VaeTraining) -> tuple[Preset, dict[str, Located]]:
             "`vae.predicted` trains a decoder that has an encoder already",
             hint="name the VAE that the transformer knows as `vae.base`, and set `vae.decoder_only: true`",
             exit=Exit.USAGE,
+        )
+    if settings.predicted_clips < 1:
+        raise MtvcraftError(
+            f"`vae.predicted_clips` is {settings.predicted_clips}", hint="it is 1 at least", exit=Exit.USAGE
         )
     preset = load_preset(settings.predicted)
     if preset.backbone != "cogvideox":

@@ -16,10 +16,12 @@ from mtvcraft_cli.runs.models import load_tokenizer, settings_of, small_models
 from mtvcraft_cli.tokens.tokenise import motion_tokens, tokenise
 from mtvcraft_cli.train.examples import WorldExamples
 from mtvcraft_cli.train.settings import load_recipe
-from mtvcraft_cli.train.stages import train_stage
+from mtvcraft_cli.train.stages import examples_of, train_stage
+from mtvcraft_cli.train.vae import VaeObjective
 from mtvcraft_cli.weights.locate import locate
 from mtvcraft_cli.windows import plan_windows
 from tests.train.test_training import fresh_accelerator, trained
+from tests.train.toy import toy_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.utils.tensorboard.*", "ignore:.*lr_scheduler.*")
 
@@ -35,9 +37,8 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_decoder_learns_to_show_what_a_transformer_makes(toys: Path, tmp_path: Path) -> None:
     more = {"vae.base": str(toys / "vae"), "vae.decoder_only": True, "vae.predicted": str(toys / "dit")}
-    recipe = load_recipe(
-        str(toys / "toy.yaml"), more | {"vae.loop.phases": [[40, 2e-3, 2e-3]], "vae.predicted_clips": 64}
-    )
+    how = {"vae.loop.phases": [[40, 2e-3, 2e-3]], "vae.predicted_clips": 64}
+    recipe = load_recipe(str(toys / "toy.yaml"), more | how)
     fresh_accelerator()
     run = train_stage("vae", recipe, tmp_path / "further").folder
     before, after = (load_file(each / "vae.safetensors") for each in (toys / "vae", run))
@@ -61,16 +62,43 @@ def test_a_decoder_learns_to_show_what_a_transformer_makes(toys: Path, tmp_path:
     list(walk(models, clip.reference, [tokens], window, settings_of(preset, torch.device("cpu")), 3, kept=found))
     assert torch.allclose(kept["latents"][3].float(), found["window-0"][0], atol=1e-2, rtol=1e-2)
 
+    video = torch.cat([to_video(frames) for frames in kept["frames"].numpy()])
+
     def away(vae: dict[str, torch.Tensor]) -> float:
         with torch.no_grad():
             shown = decode(build_vae(preset.vae, vae), kept["latents"].float())
-        return float(
-            (shown - to_video(kept["frames"].flatten(0, 1).numpy())[0].unflatten(1, (-1, 9)).transpose(0, 1))
-            .abs()
-            .mean()
-        )
+        return float((shown - video).abs().mean())
 
     assert away(after) < 0.95 * away(before)
+
+    # Clips of `encoded` are shown from the encoder's latents, the others from those that are given.
+    assert recipe.vae is not None
+    objective = VaeObjective(build_vae(preset.vae, after), recipe.vae)
+    latents = kept["latents"][:2].float().transpose(1, 2)
+    batch = {"video": video[:2], "figure": torch.ones_like(video[:2, :1]), "noise": torch.zeros_like(latents)}
+    with torch.no_grad():
+        plain = objective(**batch)["l1"]
+        whole, none = (
+            objective(**batch, predicted=latents, encoded=torch.tensor([yes, yes]))["l1"] for yes in (True, False)
+        )
+    assert whole == plain
+    assert abs(none - plain) > 1e-4
+
+
+def test_a_recipe_says_how_much_of_the_motion_is_recorded(tmp_path: Path) -> None:
+    still = {"joints": np.zeros((60, 24, 3), np.float32), "clip_start": [0], "clip_length": [60], "fps": 24}
+    np.savez(tmp_path / "still.npz", **still)
+    shares = {}
+    for share in (0.75, 0.2):
+        more = {"vae.world.motion": str(tmp_path / "still.npz"), "vae.world.recorded": share}
+        recipe = load_recipe(str(toy_recipe(tmp_path)), more)
+        assert recipe.vae is not None
+        examples = examples_of(recipe, recipe.vae.world, [(16, 16)])[0]
+        assert isinstance(examples, WorldExamples)
+        assert examples.motions is not None
+        assert examples.motions.share == share
+        shares[share] = examples.told
+    assert shares[0.75] != shares[0.2]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +108,7 @@ def test_a_decoder_learns_to_show_what_a_transformer_makes(toys: Path, tmp_path:
         ({"vae.predicted": "17b"}, "on wan"),
         ({"vae.predicted": "{toys}/vae"}, "no trained"),
         ({"vae.predicted": "{toys}/none"}, "none"),
+        ({"vae.predicted_clips": 0}, "predicted_clips"),
         ({"vae.frames": [9, 17]}, "windows of 9 frames of 16 x 16"),
         ({"vae.base": "{other}"}, "another VAE's latents"),
     ],
