@@ -51,7 +51,7 @@ def animation_job(
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps; more is finer and slower.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same video.")] = 0,
     motion_guidance: Annotated[
-        float | None, typer.Option(min=0, help="How hard the motion pulls; 1 is off and halves the work.")
+        float | None, typer.Option(min=0, help="How hard the motion pulls; 1 is off and saves a pass.")
     ] = None,
     scheduler: Annotated[
         Literal["dpm", "ddim", "euler", "unipc"] | None, typer.Option(help="How noise is taken away.")
