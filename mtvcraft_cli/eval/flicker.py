@@ -1,31 +1,12 @@
-"""Temporal flicker: how restless a clip is from frame to frame, beyond what its truth is. No paper's number: ours."""
+"""Temporal flicker: how restless a clip is from frame to frame, beyond what its truth is. No paper's number: ours.
+
+A clip's restlessness less its truth's is 0 for the truth itself and for one that is darker by a constant, above 0 where
+textures boil or light pumps, and below 0 where it is smoother than the truth, as blurred and still clips are.
+"""
 
 import numpy as np
-from jaxtyping import UInt8
 
 from mtvcraft_cli.shapes import Frames
-
-
-def flicker(result: Frames, truth: UInt8[np.ndarray, "_ _ _ 3"]) -> float | None:
-    """Return by how much more a clip's colours jump back and forth than its truth's do.
-
-    `restlessness(result) - restlessness(truth)`: 0 for the truth itself and for one that is darker by a constant; above
-    0 where textures boil or light pumps; below 0 where it is smoother than the truth, as blurred and still clips are.
-
-    Args:
-        result: (T, H, W, 3).
-        truth: the same shape.
-
-    Returns:
-        In grey levels of 0..255; None for clips of fewer than three frames.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    if result.shape != truth.shape:
-        raise ValueError(f"clips of shapes {result.shape} and {truth.shape} can't be compared")
-    own, true = restlessness(result), restlessness(truth)
-    return None if own is None or true is None else own - true
 
 
 def restlessness(frames: Frames) -> float | None:

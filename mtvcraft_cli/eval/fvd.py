@@ -2,13 +2,11 @@
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from jaxtyping import Float32, Float64
 from torch import nn
 
-from mtvcraft_cli.eval.geometry import I3D_PX, float_bicubic, humanvid_i3d
-from mtvcraft_cli.eval.networks.exact import as_channels, device_of, exact, of_pieces
-from mtvcraft_cli.eval.pieces import humanvid_prefixes
+from mtvcraft_cli.eval.geometry import I3D_PX, float_bicubic
+from mtvcraft_cli.eval.networks.exact import of_pieces
 from mtvcraft_cli.shapes import Frames, Pieces
 
 
@@ -26,25 +24,6 @@ def i3d_logits(network: nn.Module, frames: Frames, pieces: Pieces, batch: int = 
     """
     found = of_pieces(network, frames, pieces, for_i3d, batch)
     return found.reshape(len(pieces), 400)
-
-
-def prefix_logits(network: nn.Module, frames: Frames) -> Float64[np.ndarray, "_ 400"]:
-    """Return I3D's logits of the first 10, 11, ... 24 frames of a clip, for the protocol `humanvid`.
-
-    Args:
-        network: `networks.i3d.I3d` that averages over two frames (`pool_frames`).
-        frames: (T, H, W, 3), those that `pieces.humanvid_choice` chose.
-
-    Returns:
-        (K, 400), a row for each length of `pieces.humanvid_prefixes`; none for a clip of fewer than 10 frames.
-    """
-    lengths = humanvid_prefixes(len(frames))
-    if not lengths:
-        return np.zeros((0, 400))
-    with exact():
-        shown = as_channels(humanvid_i3d(frames), device_of(network)).movedim(0, 1)[None]  # (1, 3, T, h, w)
-        found = [network(shown[:, :, :length].contiguous()) for length in lengths]
-    return torch.cat(found).cpu().numpy().astype(np.float64)
 
 
 def prefix_distances(made: Float64[np.ndarray, "K d"], true: Float64[np.ndarray, "K d"]) -> npt.NDArray[np.float64]:

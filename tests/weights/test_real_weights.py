@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from mtvcraft_cli.eval.extract import Networks
 from mtvcraft_cli.eval.frechet import frechet
-from mtvcraft_cli.eval.fvd import i3d_logits, prefix_distances, prefix_logits
+from mtvcraft_cli.eval.fvd import i3d_logits, prefix_distances
 from mtvcraft_cli.eval.geometry import humanvid_i3d
 from mtvcraft_cli.eval.lpips import Lpips
 from mtvcraft_cli.eval.networks.archive import read_archive
@@ -112,12 +113,12 @@ def test_humanvids_distance_of_the_first_frames_is_the_golden_one(clip: int, len
     assert prefix_distances(*sides)[0] == pytest.approx(expected, rel=golden["tolerance_relative"])
 
 
-def test_prefix_logits_are_those_of_every_length() -> None:
-    frames = arrays("i3d_clips")["gt"][0][:11]
+def test_what_scores_runs_the_network_over_a_prefix_as_the_golden_one_is() -> None:
+    whole = humanvid_i3d(arrays("i3d_clips")["gt"][0][:11])
+    networks = Networks({"i3d": weights("i3d-kinetics-400.ckpt")}, {}, torch.device("cpu"))
     with exact():
-        shown = as_channels(humanvid_i3d(frames), torch.device("cpu")).movedim(0, 1)[None]
-        alone = [i3d()(shown[:, :, :length]).double().numpy()[0] for length in (10, 11)]
-    assert prefix_logits(i3d(), frames) == pytest.approx(np.stack(alone), abs=1e-3)
+        expected = i3d()(as_channels(whole, torch.device("cpu")).movedim(0, 1)[None]).double().numpy()
+    assert networks.i3d(whole[None], 2) == pytest.approx(expected, abs=1e-4)
 
 
 def test_black_against_white_clips_are_as_far_apart_as_in_the_original() -> None:
