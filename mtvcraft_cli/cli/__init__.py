@@ -44,7 +44,7 @@ def _root(
 for function in (animate, pose, tokenize, batch, eval_, download, presets, plan, doctor, replay, cache):
     command(function)
 group("train", train.HELP)
-for stage in (train.prepare, train.tokenizer, train.vae, train.dit, train.latents, ablations):
+for stage in (train.prepare, train.tokenizer, train.vae, train.dit, train.latents, train.pack, ablations):
     command(stage, within="train")
 
 

@@ -205,6 +205,29 @@ def latents(
     return answer(str(run.output / "latents"), {"latents": str(run.output / "latents"), "clips": count})
 
 
+def pack(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run of `dit` on cogvideox.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="NAME.yaml", help="The new preset; its weights go to NAME/.")
+    ],
+    force: Force = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Make a preset of a run with weights in float16, at half the size, to ship or to give away."""
+    from mtvcraft_cli.train.pack import pack, packable
+    from mtvcraft_cli.weights.locate import size_text
+
+    parts = packable(run, output, force=force)
+    told = {"preset": str(output), "parts": list(parts)}
+    if dry_run:
+        say(f"would halve {', '.join(parts)}, {size_text(sum(part.size_bytes for part in parts.values()))}, into")
+        return answer(str(output), told)
+    size = pack(run, output, force=force)
+    say(f"{', '.join(parts)}: {size_text(size)} in `{output.with_suffix('')}`")
+    say(f"to use it: mtvcraft animate ref.png drive.mp4 --preset {output}")
+    return answer(str(output), {**told, "bytes": size})
+
+
 def _parts(tokenizer: Path | None, vae: Path | None) -> dict[str, Path]:
     given = {"tokenizer": tokenizer, "vae": vae}
     return {part: path for part, path in given.items() if path is not None}

@@ -9,7 +9,6 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, Final
 
 import torch
@@ -22,10 +21,8 @@ from diffusers.models.attention import AttentionModuleMixin
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from mtvcraft_cli.device.ranks import rank, world_size
+from mtvcraft_cli.device.ranks import PATIENCE, rank, world_size
 
-PATIENCE: Final = timedelta(days=7)
-"""How long a process waits for what another one does: finding a person in a film takes rank 0 a while."""
 CPU: Final = torch.device("cpu")
 LEADING: Final = "mtvcraft_leading"
 

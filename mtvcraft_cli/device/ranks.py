@@ -1,11 +1,18 @@
 """Several processes that `torchrun` started for one run, as their environment tells; no torch."""
 
 import os
+from datetime import timedelta
+from typing import Final
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
 WITH_RANKS = ("animate", "replay")
 """Commands whose transformer can work in several processes; training has ways of its own."""
+
+
+PATIENCE: Final = timedelta(days=7)
+"""How long a process waits for what another one does: finding a person in a film, or measuring a network, takes one of
+them a while."""
 
 
 def world_size() -> int:

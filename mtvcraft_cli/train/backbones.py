@@ -15,7 +15,10 @@ from mtvcraft_cli.train.settings import DitTraining
 STAGES: Final[Mapping[str, type[DitStage] | type[WanStage]]] = {"cogvideox": DitStage, "wan": WanStage}
 PREDICTIONS: Final = {"cogvideox": "v", "wan": "flow"}
 """What each backbone's sampler follows, and so what its network has to say."""
-OWN: Final = {"cogvideox": ("start", "time_power", "kept_frames"), "wan": ("levels", "lora", "drop_text", "no_text")}
+OWN: Final = {
+    "cogvideox": ("start", "time_power", "kept_frames", "kept_patches", "whole_from", "pointing"),
+    "wan": ("levels", "lora", "drop_text", "no_text"),
+}
 """By backbone the settings that would do nothing on the other one, which therefore refuses them."""
 
 

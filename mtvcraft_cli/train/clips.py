@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mtvcraft_cli.preset import Statistics
 from mtvcraft_cli.progress import Watch, silent
 from mtvcraft_cli.shapes import Frames
-from mtvcraft_cli.train.examples import Example, Examples
+from mtvcraft_cli.train.examples import Example, Examples, Size
 from mtvcraft_cli.train.run import in_pieces, samples_rng
 from mtvcraft_cli.train.settings import DitTraining
 from mtvcraft_cli.train.shards import CLIPS, Shards, Tokeniser
@@ -34,8 +34,8 @@ class OnClips(ABC):
     frames: int
     clips: int
     """How many there are in all."""
-    buckets: int
-    """Sizes of clips, which shard after shard takes in turn."""
+    buckets: tuple[Size, ...]
+    """Sizes of clips, which shard after shard takes in turn; clips of a report have the first."""
 
     @abstractmethod
     def animate(self, clip: Example, tokens: Tensor) -> Frames:
@@ -44,10 +44,6 @@ class OnClips(ABC):
     @abstractmethod
     def no_motion(self) -> Tensor | None:
         """(N, D) tokens that stand for no motion; None where the model has none."""
-
-    @abstractmethod
-    def size_px(self) -> tuple[int, int]:
-        """Width and height of the clips of a report."""
 
     @abstractmethod
     def to(self, device: torch.device) -> None:
@@ -69,17 +65,17 @@ class OnClips(ABC):
 
     def drawn(self, step: int, samples: Sequence[int]) -> Iterator[tuple[int, np.random.Generator]]:
         """The number of each sample's clip, all of one size, and the random numbers of the sample."""
-        seed = self.settings.loop.seed
-        bucket = int(samples_rng(seed, step).integers(self.buckets))
-        there = self.there(step) // (CLIPS * self.buckets)
+        seed, buckets = self.settings.loop.seed, len(self.buckets)
+        bucket = int(samples_rng(seed, step).integers(buckets))
+        there = self.there(step) // (CLIPS * buckets)
         for sample in samples:
             rng = samples_rng(seed, step, sample)
-            shard = bucket + self.buckets * int(rng.integers(there))
+            shard = bucket + buckets * int(rng.integers(there))
             yield CLIPS * shard + int(rng.integers(CLIPS)), rng
 
     def there(self, step: int) -> int:
         """Clips that a step draws from: a function of the step, so that a run can be repeated."""
-        settings, whole = self.settings, CLIPS * self.buckets
+        settings, whole = self.settings, CLIPS * len(self.buckets)
         if not settings.first_clips:
             return self.clips
         grown = settings.first_clips + step * settings.loop.batch / settings.uses
@@ -91,7 +87,7 @@ class OnClips(ABC):
 
     def report(self, step: int, folder: Path) -> dict[str, float]:
         """Animate held-out clips: decibels of the result, with another clip's motion, with none, and standing still."""
-        clips = [self.held(number, self.size_px(), self.frames) for number in range(self.settings.report_clips)]
+        clips = [self.held(number, self.buckets[0], self.frames) for number in range(self.settings.report_clips)]
         kinds: dict[str, list[float]] = {"psnr_db": [], "still_db": [], "other_motion_db": [], "no_motion_db": []}
         rows: list[Frames] = []
         none = self.no_motion()

@@ -182,22 +182,22 @@ class DitStage(OnClips):
         published = located["vae"].config().get("scaling_factor")
         factor = float(told_scale(used["vae"]) or published or preset["vae"]["scaling_factor"])
         self.preset = {**preset, "vae": {**preset["vae"], "scaling_factor": factor}}
-        self.vae: AutoencoderKLCogVideoX = build_vae(self.preset["vae"], tensors["vae"])
+        self.vae: AutoencoderKLCogVideoX = build_vae(self.preset["vae"], tensors["vae"], torch.float32)
         named = {part: found.source for part, found in located.items() if part not in parts}
         self.outcome = Outcome(self.preset, stats, parts, named)
         self.scheduler = make_scheduler(preset["sampler"]["scheduler"], preset["scheduler"])
         self.frames, self.kind, self.axes = preset["frames"], preset["differential"], preset.get("joint_axes", "xyz")
-        buckets = settings.buckets or ((preset["size_px"][0], preset["size_px"][1]),)
+        self.buckets = settings.buckets or ((preset["size_px"][0], preset["size_px"][1]),)
         maker = Latents(
             vae=self.vae,
             examples=examples,
-            buckets=buckets,
+            buckets=self.buckets,
             frames=self.frames,
             scaled=preset["reference_scaled"],
             bfloat16=settings.loop.precision == "bfloat16",
         )
         of_latents = fingerprint(
-            tensors["vae"], factor, buckets, self.frames, maker.scaled, maker.bfloat16, examples.told
+            tensors["vae"], factor, self.buckets, self.frames, maker.scaled, maker.bfloat16, examples.told
         )
         self.latents = Shards(folder / "latents", of_latents, maker.make)
         neutral = preset.get("body") == "neutral"
@@ -210,8 +210,8 @@ class DitStage(OnClips):
         of_tokens = fingerprint(tensors["tokenizer"], of_latents, *told)
         self.tokeniser = Tokeniser(tokenizer=tokenizer, stats=stats, kind=self.kind, axes=self.axes, neutral=neutral)
         self.tokens = Shards(folder / f"tokens-{of_tokens[:8]}", of_tokens, partial(self.tokeniser.make, self.latents))
-        self.buckets = len(buckets)
-        self.clips = -(-settings.clips // (CLIPS * self.buckets)) * CLIPS * self.buckets
+        whole = CLIPS * len(self.buckets)
+        self.clips = -(-settings.clips // whole) * whole
         torch.manual_seed(settings.loop.seed)
         transformer = self._transformer()
         choose_trained(transformer, settings)
@@ -277,10 +277,6 @@ class DitStage(OnClips):
     def to(self, device: torch.device) -> None:
         """Have the VAE work there."""
         self.vae.to(device)
-
-    def size_px(self) -> tuple[int, int]:
-        """Width and height of the clips of a report."""
-        return self.preset["size_px"][0], self.preset["size_px"][1]
 
     def export(self, folder: Path, whole: Mapping[str, Tensor] | None = None) -> None:
         """Write the transformer, copies of what it was given, and a preset that runs them."""

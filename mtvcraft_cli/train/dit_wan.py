@@ -193,10 +193,6 @@ class WanStage(OnClips):
         learned = self.objective.learned
         return None if learned is None else no_motion_tokens(learned.detach(), (self.frames + 3) // 4)
 
-    def size_px(self) -> tuple[int, int]:
-        """Width and height of the clips of a report."""
-        return self.maker.buckets[0]
-
     def export(self, folder: Path, whole: Mapping[str, Tensor] | None = None) -> None:
         """Write what was trained, and a preset that runs it.
 
@@ -227,7 +223,7 @@ class WanStage(OnClips):
     def _keep_clips(self, folder: Path) -> None:
         settings, preset = self.settings, self.preset
         own = BUCKETS_PX if preset["size_px"] == "auto" else ((preset["size_px"][0], preset["size_px"][1]),)
-        buckets = settings.buckets or own
+        self.buckets = settings.buckets or own
         vae, clip = self.parts["vae"], self.parts["picture_encoder"]
         config = {**preset.get("picture_encoder", {}), **clip.config()}
         self.maker = WanLatents(
@@ -236,13 +232,13 @@ class WanStage(OnClips):
                 config, read_tensors(needed(self.parts, "picture_encoder")), torch.float32
             ),
             examples=self.examples,
-            buckets=buckets,
+            buckets=self.buckets,
             frames=self.frames,
         )
-        made_from = fingerprint({}, content_of(vae, clip), buckets, self.frames, self.examples.told)
+        made_from = fingerprint({}, content_of(vae, clip), self.buckets, self.frames, self.examples.told)
         self.latents = Shards(folder / "latents", made_from, self.maker.make)
-        self.buckets = len(buckets)
-        self.clips = -(-settings.clips // (CLIPS * self.buckets)) * CLIPS * self.buckets
+        whole = CLIPS * len(self.buckets)
+        self.clips = -(-settings.clips // whole) * whole
 
     def _keep_tokens(self, folder: Path) -> None:
         stats, kind, neutral = self.stats, self.preset["differential"], self.preset.get("body") == "neutral"

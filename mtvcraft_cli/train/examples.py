@@ -85,7 +85,9 @@ class WorldExamples:
     def __call__(self, number: int, size_px: Size, frames: int) -> Example:
         """Film clip `number`."""
         rng = np.random.default_rng([number, 41])
-        late = CARRY_ON * int(rng.integers(1, self.before // CARRY_ON + 1)) if self.before and rng.random() < 0.5 else 0
+        late, steps = 0, self.before // CARRY_ON
+        if steps and rng.random() < 0.5:
+            late = CARRY_ON * int(rng.integers(1, steps + 1))
         made = scene(number, self.split, size_px, late + frames, self.motions)
         return Example(
             frames=made.frames[late:],

@@ -6,23 +6,22 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import TypeAlias
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32
 
-from mtvcraft_cli.errors import Exit, MtvcraftError
+from mtvcraft_cli.errors import MtvcraftError
 from mtvcraft_cli.joints.neutral import on_neutral_body
 from mtvcraft_cli.joints.skeleton import mirror_order
 from mtvcraft_cli.train.dataset.index import is_clip_set, load_clip_set
 from mtvcraft_cli.train.dataset.spread import Spread
 from mtvcraft_cli.train.world.dance import dance
+from mtvcraft_cli.train.world.motions import Whole, read_set
 from mtvcraft_cli.train.world.place import place
 
 Clip: TypeAlias = Float32[np.ndarray, "_ 24 3"]
 """Joints of any number of frames, mm."""
-Whole = npt.NDArray[np.int64]
 DANCE_FRAMES = 300
 SPREAD_SEED = 7
 
@@ -115,25 +114,14 @@ def read_motion(files: Sequence[str]) -> MotionSet:
 
 def _read_file(path: Path) -> MotionSet:
     """Read one motion set; its weights don't sum to 1."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            joints = arrays["joints"].astype(np.float32) * 1000
-            start, length = arrays["clip_start"].astype(np.int64), arrays["clip_length"].astype(np.int64)
-            kinds = arrays["clip_category"].tolist() if "clip_category" in arrays else [""] * len(start)
-            named = next((name for name in ("clip_source_sha256", "clip_take", "clip_name") if name in arrays), None)
-            source = [
-                f"{path.name} {clip}" for clip in (range(len(start)) if named is None else arrays[named].tolist())
-            ]
-    except FileNotFoundError as error:
-        raise MtvcraftError(f"there is no motion set `{path}`", hint="check the path", exit=Exit.USAGE) from error
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise MtvcraftError(
-            f"`{path}` is no motion set: {error}",
-            hint="it is an npz file with `joints`, `clip_start` and `clip_length`",
-        ) from error
+    names = ("clip_source_sha256", "clip_take", "clip_name")
+    joints_mm, start, length, more = read_set(path, "clip_category", *names)
+    kinds = more["clip_category"].tolist() if "clip_category" in more else [""] * len(start)
+    named = next((more[name].tolist() for name in names if name in more), range(len(start)))
     total = {kind: sum(n for n, of in zip(length, kinds, strict=True) if of == kind) for kind in set(kinds)}
     weight = np.array([count / total[kind] ** 0.5 for count, kind in zip(length, kinds, strict=True)])
-    return MotionSet(joints, start, length, weight, np.zeros(len(start), bool), tuple(source))
+    source = tuple(f"{path.name} {clip}" for clip in named)
+    return MotionSet(joints_mm, start, length, weight, np.zeros(len(start), bool), source)
 
 
 def made_up(count: int, seed: int) -> list[Clip]:

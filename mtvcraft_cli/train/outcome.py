@@ -5,21 +5,18 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import write_text_whole, writing
 from mtvcraft_cli.preset import PARTS, Statistics
+from mtvcraft_cli.train.dataset.spread import NAME as STATISTICS
 from mtvcraft_cli.weights.convert import write_tensors
-from mtvcraft_cli.weights.manifest import manifest
 from mtvcraft_cli.weights.read import read_tensors
-
-STATISTICS: Final = "joint_statistics.json"
 
 
 @dataclass(frozen=True, kw_only=False, eq=False)
@@ -76,46 +73,6 @@ class Outcome:
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
         how = f"# Trained here. To use it:\n#   mtvcraft animate ref.png drive.mp4 --preset {folder / 'preset.yaml'}\n"
         write_text_whole(folder / "preset.yaml", how + text)
-
-
-def pack(run: Path, target: Path, header: str = "") -> int:
-    """Copy what a run left as a preset with float16 weights in a folder beside it, at half the size.
-
-    Args:
-        run: folder with `preset.yaml` and the weights it names.
-        target: `NAME.yaml`; the weights and the statistics go to `NAME/`.
-        header: comment lines that open the preset.
-
-    Returns:
-        Bytes of the weights.
-
-    Raises:
-        MtvcraftError: there is no such run, a part of it is not trained, or a weight is too large for float16.
-    """
-    try:
-        content = yaml.safe_load((run / "preset.yaml").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MtvcraftError(
-            f"there is no `preset.yaml` in `{run}`", hint="name the folder of a finished run", exit=Exit.USAGE
-        ) from error
-    folder = target.with_suffix("")
-    folder.mkdir(parents=True, exist_ok=True)
-    for part, source in content["weights"].items():
-        if source.startswith("seeded:"):
-            raise MtvcraftError(
-                f"the run `{run}` has no trained {part}", hint="train it first, and name the last stage's run"
-            )
-        if source in manifest():
-            continue  # what belongs to the base model stays where it is
-        tensors = load_file(run / source)
-        if large := [name for name, tensor in tensors.items() if not tensor.half().isfinite().all()]:
-            raise MtvcraftError(f"`{large[0]}` of the {part} has numbers that float16 can't hold", hint="pack float32")
-        content["weights"][part] = f"{folder.name}/{part}.safetensors"
-        save_weights(folder / f"{part}.safetensors", tensors, torch.float16)
-    shutil.copyfile(run / content["statistics"], folder / STATISTICS)
-    content["statistics"] = f"{folder.name}/{STATISTICS}"
-    write_text_whole(target, header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> None:

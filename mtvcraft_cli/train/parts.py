@@ -98,15 +98,17 @@ def trained_before(part: str, base: str | None, *, decoder_only: bool) -> Path |
 
 
 def told_scale(vae: Path) -> float | None:
-    """The scaling factor that training found for a VAE: in the preset beside its weights, if there is one.
+    """The scaling factor that training found for a VAE: in its run's preset, or that of a packed run; None without one.
 
     Args:
         vae: its file, or the folder that it is in.
     """
-    beside = (vae if vae.is_dir() else vae.parent) / "preset.yaml"
-    if not beside.is_file():
-        return None
-    return float(yaml.safe_load(beside.read_text(encoding="utf-8"))["vae"]["scaling_factor"])
+    folder = (vae if vae.is_dir() else vae.parent).resolve()
+    for preset in (folder / "preset.yaml", folder.with_name(f"{folder.name}.yaml")):
+        content = yaml.safe_load(preset.read_text(encoding="utf-8")) if preset.is_file() else None
+        if isinstance(content, dict) and "scaling_factor" in content.get("vae", {}):
+            return float(content["vae"]["scaling_factor"])
+    return None
 
 
 def content_of(*parts: Located) -> str:

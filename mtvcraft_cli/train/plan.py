@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,16 @@ RECIPE = "recipe.yaml"
 TRAINED = {"tokenizer": "tokenizer", "vae": "vae", "dit": "transformer"}
 NEEDED = ("tokenizer", "vae")
 """What a transformer can't be trained without."""
+LEAST = {
+    **dict.fromkeys(
+        ("batch", "accumulate", "log_steps", "report_steps", "clips", "predicted_clips", "reseed_steps"), 1
+    ),
+    **dict.fromkeys(("warmup", "before", "dances", "first_clips", "kept_patches", "report_clips"), 0),
+    **dict.fromkeys(("frames", "strides", "kept_frames", "rank"), 1),
+    "uses": 0.01,
+}
+"""The smallest number that a setting can have, by its name; of several numbers each."""
+MAY_BE_NONE = ("kept_frames",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +90,16 @@ def plan_run(kind: Kind, recipe: Recipe, folder: Path, parts: Mapping[str, Path]
         parts: weights trained before, by part.
 
     Raises:
-        MtvcraftError: exit 2; the recipe lacks the stage or has numbers that are none, the folder holds something else,
-            or a data set is missing; exit 6; a part is missing, or what is to be trained further.
+        MtvcraftError: exit 2; the recipe lacks the stage or has numbers that are none, the folder holds something else
+            or a longer run, or a data set is missing; exit 6; a part is missing, or what is to be trained further.
     """
     settings = settings_of(recipe, kind)
-    check_loop(settings.loop, f"{kind}.loop")
+    check_counts(settings, kind)
+    check_counts(recipe.data, "data")
+    if kind == "tokenizer" and settings.loop.gradient_checkpointing:
+        raise MtvcraftError(
+            "`tokenizer.loop.gradient_checkpointing` does nothing: 4DMoT is small", hint="leave it out", exit=Exit.USAGE
+        )
     check_folder(folder)
     for name in recipe.data.sets:
         if not Path(name).exists():
@@ -116,6 +131,13 @@ def plan_run(kind: Kind, recipe: Recipe, folder: Path, parts: Mapping[str, Path]
         loads["transformer"] = str(find_predicted(settings)[1]["transformer"].path)
     loop: Loop = settings.loop
     latest = max((folder / "checkpoints").glob("step-*"), default=None)
+    done = 0 if latest is None else int(latest.name.partition("-")[2])
+    if done > loop.steps:
+        raise MtvcraftError(
+            f"the run in `{folder}` has done {done} steps, and `{kind}.loop.phases` comes to {loop.steps}",
+            hint="ask for more steps, or train into another folder",
+            exit=Exit.USAGE,
+        )
     clips = latents_bytes = None
     if kind == "dit" and recipe.dit is not None:
         clips, latents_bytes = recipe.dit.clips, recipe.dit.clips * _latent_bytes(recipe.preset)
@@ -123,7 +145,7 @@ def plan_run(kind: Kind, recipe: Recipe, folder: Path, parts: Mapping[str, Path]
         kind=kind,
         folder=folder,
         steps=loop.steps,
-        done=0 if latest is None else int(latest.name.partition("-")[2]),
+        done=done,
         batch=loop.batch,
         parameters=count_parameters(kind, recipe.preset),
         loads=loads,
@@ -134,18 +156,29 @@ def plan_run(kind: Kind, recipe: Recipe, folder: Path, parts: Mapping[str, Path]
     )
 
 
-def check_loop(loop: Loop, where: str) -> None:
-    """Refuse counts that no run can have.
+def check_counts(settings: Any, where: str) -> None:
+    """Refuse counts that no run can have, in a section of a recipe and in those within it.
 
     Raises:
         MtvcraftError: exit 2.
     """
-    least = {"steps": 1, "batch": 1, "accumulate": 1, "warmup": 0, "log_steps": 1, "report_steps": 1}
-    for name, smallest in least.items():
-        if (value := getattr(loop, name)) < smallest:
-            key = "phases" if name == "steps" else name
-            told = f"`{where}.{key}` comes to {value}"
-            raise MtvcraftError(told, hint=f"it is {smallest} at least", exit=Exit.USAGE)
+    for item in fields(settings):
+        value, name = getattr(settings, item.name), f"{where}.{item.name}"
+        if is_dataclass(value):
+            check_counts(value, name)
+        elif isinstance(settings, Loop) and item.name == "phases":
+            if settings.steps < 1:
+                raise _too_little(f"`{name}` comes to {settings.steps} steps", 1)
+        elif (smallest := LEAST.get(item.name)) is not None:
+            if value == () and item.name not in MAY_BE_NONE:
+                raise MtvcraftError(f"`{name}` is empty", hint="give one value at least", exit=Exit.USAGE)
+            for each in value if isinstance(value, tuple) else (value,):
+                if each < smallest:
+                    raise _too_little(f"`{name}` is {value}", smallest)
+
+
+def _too_little(told: str, smallest: float) -> MtvcraftError:
+    return MtvcraftError(told, hint=f"it is {smallest} at least", exit=Exit.USAGE)
 
 
 def check_folder(folder: Path) -> None:

@@ -68,7 +68,8 @@ class Predicted:
             network.to(device)
 
     def _latents(self, clip: Example, seed: int) -> Tensor:
-        settings = settings_of(self.preset, self.models.transformer.device)
+        network = self.models.transformer
+        settings = replace(settings_of(self.preset, network.device), dtype=network.dtype)
         joints_mm = torch.from_numpy(clip.joints_mm)
         if self.models.dynamic:
             settings = replace(settings, joint_mean_mm=self.tokeniser.on_body(joints_mm[:1])[0].numpy())
@@ -109,8 +110,8 @@ def find_predicted(settings: VaeTraining) -> tuple[Preset, dict[str, Located]]:
     """Find the preset whose latents a decoder is to learn from, and its networks.
 
     Raises:
-        MtvcraftError: exit 2; not the decoder alone is trained, or on no clips, or there is no such preset, or it is on
-            another backbone or has no trained transformer. Exit 6; its weights are not here.
+        MtvcraftError: exit 2; not the decoder alone is trained, or there is no such preset, or it is on another
+            backbone or has no trained transformer. Exit 6; its weights are not here.
     """
     assert settings.predicted is not None
     if not settings.decoder_only:
@@ -118,10 +119,6 @@ def find_predicted(settings: VaeTraining) -> tuple[Preset, dict[str, Located]]:
             "`vae.predicted` trains a decoder that has an encoder already",
             hint="name the VAE that the transformer knows as `vae.base`, and set `vae.decoder_only: true`",
             exit=Exit.USAGE,
-        )
-    if settings.predicted_clips < 1:
-        raise MtvcraftError(
-            f"`vae.predicted_clips` is {settings.predicted_clips}", hint="it is 1 at least", exit=Exit.USAGE
         )
     preset = load_preset(settings.predicted)
     if preset.backbone != "cogvideox":

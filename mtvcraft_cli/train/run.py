@@ -17,10 +17,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mtvcraft_cli.device.ranks import PATIENCE
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.files import write_text_whole
 from mtvcraft_cli.progress import Watch, silent
@@ -158,6 +159,7 @@ def train(stage: Stage, loop: Loop, folder: Path, *, limit_s: float | None = Non
         gradient_accumulation_steps=loop.accumulate,
         log_with=board or None,
         project_dir=folder,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
     shares = accelerator.num_processes * loop.accumulate
     if loop.batch % shares:
@@ -181,7 +183,7 @@ def train(stage: Stage, loop: Loop, folder: Path, *, limit_s: float | None = Non
         _cut_log(folder / LOG, reached.step)
     accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": reached.step}} if board else {})
     saved_at, shown_at = time.monotonic(), (time.monotonic(), reached.step)
-    with _signals() as seen, _quick_on_cpu(loop):
+    with _signals() as seen:
         for step in watch(range(reached.step, loop.steps), "train", loop.steps - reached.step):
             for group in optimiser.param_groups:
                 group["lr"] = loop.rate(step)
@@ -189,7 +191,7 @@ def train(stage: Stage, loop: Loop, folder: Path, *, limit_s: float | None = Non
             for part in range(loop.accumulate):
                 first = (part * accelerator.num_processes + accelerator.process_index) * share
                 batch = stage.batch(step, range(first, first + share))
-                with accelerator.accumulate(objective):
+                with accelerator.accumulate(objective), _quick_on_cpu(loop):
                     made.append(objective(**{name: value.to(accelerator.device) for name, value in batch.items()}))
                     accelerator.backward(made[-1]["loss"])
                     if loop.clip_norm and accelerator.sync_gradients:

@@ -11,6 +11,7 @@ import yaml
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.preset import find_preset
+from mtvcraft_cli.train.world.motions import RECORDED
 from mtvcraft_cli.weights.manifest import manifest
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -129,7 +130,7 @@ class World:
     """The same for the report, which shows characters that are never trained on."""
     before: int = 96
     """How long before its window a clip may have begun, frames."""
-    recorded: float = 0.75
+    recorded: float = RECORDED
     """Share of the clips whose motion is of the set, where there is one."""
 
     def in_folder(self, folder: Path) -> "World":

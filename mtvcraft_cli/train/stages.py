@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
+from mtvcraft_cli.files import write_text_whole
 from mtvcraft_cli.preset import Statistics, load_preset, read_statistics
 from mtvcraft_cli.progress import Watch, silent
 from mtvcraft_cli.train.dataset.examples import SetExamples, held_out
@@ -69,8 +70,28 @@ def train_stage(
         files = {part: weights_of(part, path) for part, path in (parts or {}).items()}
         examples = examples_of(recipe, settings.world, sizes_of(recipe, settings))
         stats = statistics_of_part(recipe, files)
-        stage = make_stage(settings, recipe.preset, stats, *examples, clips or folder, files)
+        stage = made = make_stage(settings, recipe.preset, stats, *examples, clips or folder, files)
+        _keep_tokens(folder, made.tokens.made_from)
     return train(stage, settings.loop, folder, limit_s=limit_s, watch=watch)
+
+
+def _keep_tokens(folder: Path, made_from: str) -> None:
+    """Note which tokens a run is trained on, beside its checkpoints.
+
+    Raises:
+        MtvcraftError: exit 2; its first steps knew others, such as another tokenizer's, whose codes mean something
+            else.
+    """
+    note = folder / "checkpoints" / "tokens.txt"
+    known = note.read_text(encoding="utf-8").strip() if note.is_file() else made_from
+    if known != made_from and any(note.parent.glob("step-*")):
+        raise MtvcraftError(
+            f"the transformer in `{folder}` was trained on other tokens than these",
+            hint="give the same tokenizer as before; or train into another folder, with `dit.base` if it is to go on",
+            exit=Exit.USAGE,
+        )
+    note.parent.mkdir(parents=True, exist_ok=True)
+    write_text_whole(note, f"{made_from}\n")
 
 
 def prepare_latents(
@@ -139,7 +160,7 @@ def motion_of(recipe: Recipe) -> tuple[MotionSet, MotionSet]:
 
         return read_sets(settings)
     whole = gather(recipe.data.sets, settings.motion.dances, settings.loop.seed)
-    recorded = [source for source in whole.source if not source.startswith("dance ")]  # those made up come last
+    recorded = whole.source[: len(whole.source) - settings.motion.dances]  # those made up come last
     back = held_out(recorded, recipe.data.held_out)
     held = [*back, *[False] * (len(whole.source) - len(back))]
     sets = (whole.only([not out for out in held]), whole.only(held)) if any(held) else (whole, whole)

@@ -106,7 +106,7 @@ class VaeStage:
     def _predicted(self, vae: AutoencoderKLCogVideoX, folder: Path) -> tuple[Predicted, Shards]:
         found, shards = predicted_clips(self.settings, folder, self.examples)
         known, own = found.models.vae.encoder.state_dict(), vae.encoder.state_dict()
-        if known.keys() != own.keys() or not all(torch.equal(known[key], own[key]) for key in own):
+        if known.keys() != own.keys() or not all(torch.equal(known[key].float(), own[key]) for key in own):
             raise _unfit("its transformer knows another VAE's latents", "name a run on the VAE of `vae.base`")
         if max(self.settings.frames) > found.preset.frames or self.size_px != tuple(found.preset.size_px):
             width, height = found.preset.size_px[0], found.preset.size_px[1]
@@ -119,7 +119,7 @@ class VaeStage:
     def _vae(self) -> AutoencoderKLCogVideoX:
         settings = self.settings
         if self.base is not None:
-            vae = build_vae(self.config, read_tensors(self.base)).train()
+            vae = build_vae(self.config, read_tensors(self.base), torch.float32).train()
             vae.encoder.requires_grad_(not settings.decoder_only)
             return vae
         vae = AutoencoderKLCogVideoX(**self.config)
@@ -186,7 +186,7 @@ class VaeStage:
 
     def export(self, folder: Path, whole: Mapping[str, Tensor] | None = None) -> None:  # noqa: ARG002
         """Write the VAE and a preset that scales its latents to unit spread, or as transformers on them know it."""
-        kept = told_scale(self.base) if self.base is not None and self.settings.decoder_only else None
+        kept = told_scale(self.base) if self.base and self.settings.decoder_only else None
         factor = self.scaling_factor() if kept is None else kept
         config = {**self.config, "scaling_factor": factor}
         self.outcome.write(folder, {"vae": config}, vae=self.objective.vae)

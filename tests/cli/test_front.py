@@ -14,7 +14,7 @@ from tests.cli.run import assert_refused, heeding_ctrl_c, mtvcraft
 from tests.cli.toy import toy_preset
 
 COMMANDS = ["animate", "pose", "tokenize", "batch", "eval", "download", "presets", "plan", "doctor", "replay", "cache"]
-GROUPED = [f"train {stage}" for stage in ("prepare", "tokenizer", "vae", "dit", "latents", "ablations")]
+GROUPED = [f"train {stage}" for stage in ("prepare", "tokenizer", "vae", "dit", "latents", "pack", "ablations")]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mtvcraft_cli.cli.train import LESS_MEMORY, _told_of_memory
 from mtvcraft_cli.errors import Exit, MtvcraftError
@@ -73,6 +74,13 @@ def test_three_stages_on_a_data_set_make_a_preset_that_animate_takes(there: Path
     mtvcraft(*words, cwd=there, check=0)
     assert probe(there / "out.mp4").frames == 12
 
+    # Clips of a report have the first size that is trained on, whatever the preset's own is.
+    sizes = ("--set", "buckets=[[16,24]]", "-o", "runs/sizes", "--json")
+    done = mtvcraft("train", "dit", *common, *clips, *parts, *sizes, cwd=there, check=0)
+    assert np.isfinite(json.loads(done.stdout)["report"]["psnr_db"])
+    with Image.open(next((there / "runs/sizes/samples").iterdir())) as sheet:
+        assert sheet.height % 24 == 0
+
 
 def test_the_recipe_that_is_kept_repeats_the_run(there: Path) -> None:
     words = ("train", "tokenizer", "--recipe", "toy.yaml", "--data", "set", *SHORT, "--set", "commitment=0.7")
@@ -111,6 +119,11 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(there: Path) -> None:
     more = mtvcraft(*words[:-4], "--set", f"loop.phases=[[{step + 2}, 1e-3, 1e-3]]", "--json", cwd=there, check=0)
     assert json.loads(more.stdout)["steps"] == step + 2
     assert f"{step} of them done" in more.stderr
+    assert_refused(
+        mtvcraft(*words[:-4], "--set", f"loop.phases=[[{step}, 1e-3, 1e-3]]", cwd=there),
+        2,
+        f"has done {step + 2} steps",
+    )
     assert f"other settings than the first {step} steps: tokenizer.loop" in more.stderr
 
 
@@ -121,9 +134,22 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(there: Path) -> None:
         (["tokenizer", "-o", "x", "--recipe", "maxi"], 2, "maxi"),
         (["tokenizer", "-o", "x", "--set", "loop.bach=3"], 2, "bach"),
         (["tokenizer", "-o", "x", "--set", "loop.batch"], 2, "loop.batch"),
-        (["tokenizer", "-o", "x", "--set", "loop.batch=0"], 2, "`tokenizer.loop.batch` comes to 0"),
+        (["tokenizer", "-o", "x", "--set", "loop.batch=0"], 2, "`tokenizer.loop.batch` is 0"),
         (["vae", "-o", "x", "--set", "loop.phases=[]"], 2, "`vae.loop.phases` comes to 0"),
         (["vae", "-o", "x", "--set", "loop.log_steps=0"], 2, "log_steps"),
+        (["vae", "-o", "x", "--set", "frames=[]"], 2, "`vae.frames` is empty"),
+        (["vae", "-o", "x", "--set", "predicted_clips=0"], 2, "`vae.predicted_clips` is 0"),
+        (["dit", "-o", "x", "--set", "clips=0"], 2, "`dit.clips` is 0"),
+        (["dit", "-o", "x", "--set", "first_clips=64", "--set", "uses=0"], 2, "`dit.uses` is 0.0"),
+        (["dit", "-o", "x", "--set", "kept_frames=[2,0]"], 2, "`dit.kept_frames` is (2, 0)"),
+        (["dit", "-o", "x", "--set", "world.before=-1"], 2, "`dit.world.before` is -1"),
+        (["tokenizer", "-o", "x", "--set", "motion.strides=[0]"], 2, "`tokenizer.motion.strides` is (0,)"),
+        (["tokenizer", "-o", "x", "--set", "data.strides=[]"], 2, "`data.strides` is empty"),
+        (["tokenizer", "-o", "x", "--set", "loop.gradient_checkpointing=true"], 2, "does nothing"),
+        (["pack", "nowhere", "-o", "x.yaml"], 2, "nowhere"),
+        (["pack", "17b", "-o", "x.yaml"], 2, "on wan"),
+        (["pack", "mini", "-o", "x.pt"], 2, "x.pt"),
+        (["pack", "mini", "-o", "toy.yaml"], 2, "toy.yaml"),
         (["vae", "-o", "x", "--recipe", "paper"], 2, "vae"),
         (["vae", "-o", "x", "--data", "nowhere"], 2, "nowhere"),
         (["vae", "-o", "toy.yaml"], 2, "toy.yaml"),

@@ -76,9 +76,25 @@ def test_files_and_made_up_dances_are_joined(tmp_path: Path) -> None:
     assert both.joints_mm[0, 0, 0] == 1000
 
 
-@pytest.mark.parametrize(("name", "said"), [("none.npz", "there is no motion set"), ("text.npz", "is no motion set")])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("none.npz", "there is no motion set"),
+        ("text.npz", "is no motion set"),
+        ("empty.npz", "is no motion set"),
+        ("array.npz", "is no motion set"),
+        ("beyond.npz", "don't fit each other"),
+        ("still.npz", "don't fit each other"),
+    ],
+)
 def test_what_is_no_motion_set_is_refused(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "text.npz").write_text("no archive")
+    (tmp_path / "empty.npz").touch()
+    with (tmp_path / "array.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    joints = np.zeros((50, 24, 3), np.float32)
+    np.savez(tmp_path / "beyond.npz", joints=joints, clip_start=[10], clip_length=[50])
+    np.savez(tmp_path / "still.npz", joints=joints, clip_start=[0, 10], clip_length=[10, 0])
     with pytest.raises(MtvcraftError, match=said):
         read_motion([str(tmp_path / name)])
 

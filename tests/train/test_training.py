@@ -15,7 +15,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mtvcraft_cli.errors import MtvcraftError
@@ -26,7 +26,8 @@ from mtvcraft_cli.preset import load_preset
 from mtvcraft_cli.tokens.tokenizer import MotionTokenizer, tokenizer_from_tensors
 from mtvcraft_cli.train.dit import DitObjective, at, widened
 from mtvcraft_cli.train.examples import WorldExamples
-from mtvcraft_cli.train.outcome import Outcome, pack
+from mtvcraft_cli.train.outcome import Outcome
+from mtvcraft_cli.train.parts import told_scale
 from mtvcraft_cli.train.run import Trained, train
 from mtvcraft_cli.train.settings import Loop, load_recipe
 from mtvcraft_cli.train.shards import Shards, shrunk
@@ -298,25 +299,6 @@ def test_kept_latent_frames_lie_where_each_clip_s_own_joints_do() -> None:
     assert losses[0] != losses[1]
 
 
-def test_a_packed_run_holds_the_same_weights_in_half_the_bytes(tmp_path: Path) -> None:
-    run = trained("tokenizer", tmp_path, phases=[[2, 1e-3, 1e-3]])
-    with pytest.raises(MtvcraftError, match="no trained"):
-        pack(run.folder, tmp_path / "small.yaml")
-    content = yaml.safe_load((run.folder / "preset.yaml").read_text(encoding="utf-8"))
-    content["weights"] = dict.fromkeys(content["weights"], "tokenizer.safetensors")
-    (run.folder / "preset.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    size = pack(run.folder, tmp_path / "small.yaml", "# packed\n")
-    kept = load_file(run.folder / "tokenizer.safetensors")
-    packed = load_file(tmp_path / "small" / "tokenizer.safetensors")
-    assert size < 0.55 * 3 * (run.folder / "tokenizer.safetensors").stat().st_size
-    assert all(torch.equal(packed[name], tensor.half()) for name, tensor in kept.items())
-    assert load_preset(str(tmp_path / "small.yaml")).weights["vae"] == "small/vae.safetensors"
-    content["weights"]["vae"] = "cogvideox-vae"
-    (run.folder / "preset.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    pack(run.folder, tmp_path / "named.yaml")
-    assert load_preset(str(tmp_path / "named.yaml")).weights["vae"] == "cogvideox-vae"
-
-
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MtvcraftError, match="a batch of 3 can't be shared out") as raised:
         trained("vae", tmp_path, batch=3, accumulate=2)
@@ -360,13 +342,16 @@ def test_shards_made_with_other_weights_are_not_mixed(tmp_path: Path) -> None:
         Shards(tmp_path, "second", make)
 
 
-def test_clips_made_ahead_are_those_that_a_run_makes_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_clips_made_ahead_are_those_that_a_run_makes_itself(tmp_path: Path, precision: str) -> None:
     parts = {}
     for part in ("tokenizer", "vae"):
         parts[part] = trained(part, tmp_path, phases=[[1, 1e-3, 1e-3]]).folder  # type: ignore[arg-type]
-    one = [[1, 1e-3, 1e-3]]
-    alone = trained("dit", tmp_path, parts, phases=one).folder
-    recipe = load_recipe(str(toy_recipe(tmp_path, phases=one)))
+    how = {"phases": [[1, 1e-3, 1e-3]], "precision": precision}
+    fresh_accelerator()
+    # Without `start: reference`, which looks at clips, all of them are made between the steps.
+    recipe = load_recipe(str(toy_recipe(tmp_path, **how)), {"dit.start": "noise"})
+    alone = train_stage("dit", recipe, tmp_path / "dit", parts=parts).folder
     assert prepare_latents(recipe, tmp_path / "ahead", parts, limit_clips=64) == 64
     for shard in ("latents/shard-00000.safetensors", next(alone.glob("tokens-*")).name + "/shard-00000.safetensors"):
         expected, made = load_file(alone / shard), load_file(tmp_path / "ahead" / shard)
@@ -374,11 +359,54 @@ def test_clips_made_ahead_are_those_that_a_run_makes_itself(tmp_path: Path) -> N
         assert made.keys() == expected.keys()
 
 
+def test_a_run_does_not_go_on_with_another_tokenizer(tmp_path: Path) -> None:
+    one, parts = [[1, 1e-3, 1e-3]], {}
+    for part in ("tokenizer", "vae"):
+        parts[part] = trained(part, tmp_path, phases=one).folder  # type: ignore[arg-type]
+    run = trained("dit", tmp_path, parts, phases=one).folder
+    other = tmp_path / "other.safetensors"
+    tensors = load_file(parts["tokenizer"] / "tokenizer.safetensors")
+    save_file({name: tensor * 1.1 for name, tensor in tensors.items()}, other)
+    with pytest.raises(MtvcraftError, match="on other tokens") as raised:
+        trained("dit", tmp_path, {**parts, "tokenizer": other}, phases=[[2, 1e-3, 1e-3]])
+    assert "dit.base" in raised.value.hint
+    assert len(losses(run)) == 1
+    assert trained("dit", tmp_path, parts, phases=[[2, 1e-3, 1e-3]]).step == 2
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_vae_kept_in_16_bits_is_trained_in_32_and_trained_on(tmp_path: Path, precision: str) -> None:
+    one = [[1, 1e-3, 1e-3]]
+    parts = {part: trained(part, tmp_path, phases=one).folder for part in ("tokenizer", "vae")}  # type: ignore[arg-type]
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    tensors = load_file(parts["vae"] / "vae.safetensors")
+    save_file({name: tensor.half() for name, tensor in tensors.items()}, packed / "vae.safetensors")
+    factor = load_preset(str(parts["vae"])).vae["scaling_factor"]
+    (parts["vae"] / "preset.yaml").rename(tmp_path / "packed.yaml")  # as `train pack` lays them
+    assert told_scale(packed / "vae.safetensors") == factor != 1
+    half = {**parts, "vae": packed / "vae.safetensors"}
+    assert trained("dit", tmp_path, half, phases=one, precision=precision).step == 1
+    fresh_accelerator()
+    more = {"vae.base": str(packed), "vae.decoder_only": True}
+    recipe = load_recipe(str(toy_recipe(tmp_path, phases=one, precision=precision)), more)
+    run = train_stage("vae", recipe, tmp_path / "further").folder
+    made = load_file(run / "vae.safetensors")
+    assert any(not torch.equal(tensor, tensor.half().float()) for tensor in made.values()), "steps finer than 16 bits"
+    assert load_preset(str(run)).vae["scaling_factor"] == factor
+
+
 def test_the_figure_is_wherever_it_is_in_any_frame_of_a_latent() -> None:
     figure = torch.zeros(9, 8, 8, dtype=torch.bool)
     figure[3, 5, 1] = True
     small = shrunk(figure, torch.Size((3, 2, 2)))
     assert small.nonzero().tolist() == [[1, 1, 0]]
+
+
+def test_clips_can_only_have_begun_whole_windows_before() -> None:
+    for number in range(6):
+        one, other = (WorldExamples(before=before)(number, (16, 16), 9) for before in (0, 10))
+        assert np.array_equal(one.frames, other.frames)
 
 
 def test_a_window_that_carries_on_knows_how_its_clip_began() -> None:

@@ -220,6 +220,9 @@ def test_recorded_motion_and_dances_are_mixed():
         {},
         {"joints": np.zeros((9, 23, 3)), "clip_start": [0], "clip_length": [9], "fps": 30},
         {"joints": np.zeros((9, 24, 3)), "clip_start": [0], "clip_length": [10], "fps": 30},
+        {"joints": np.zeros((9, 24, 3)), "clip_start": [0], "clip_length": [9]},
+        {"joints": np.zeros((9, 24, 3)), "clip_start": [0], "clip_length": [9], "fps": 0},
+        {"joints": np.zeros((9, 24, 3)), "clip_start": [0], "clip_length": [9], "fps": [30, 24]},
     ],
 )
 def test_a_file_that_holds_no_motion_is_refused_with_what_it_should_hold(tmp_path, content):
@@ -231,7 +234,7 @@ def test_a_file_that_holds_no_motion_is_refused_with_what_it_should_hold(tmp_pat
 
 
 def test_a_missing_file_of_motion_is_refused(tmp_path):
-    with pytest.raises(MtvcraftError, match="can't read motion"):
+    with pytest.raises(MtvcraftError, match="there is no motion set"):
         load_motions(tmp_path / "none.npz")
 
 

@@ -3,20 +3,21 @@
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32, Int64
 
-from mtvcraft_cli.errors import MtvcraftError
+from mtvcraft_cli.errors import Exit, MtvcraftError
 from mtvcraft_cli.joints.skeleton import mirror_order
 from mtvcraft_cli.shapes import JointsMm
 from mtvcraft_cli.train.world.dance import MOVES, dance
 
 DANCED_RATE: Final = Fraction(30)
 RECORDED: Final = 0.75
+Whole = npt.NDArray[np.int64]
 _MIRROR: Final = list(mirror_order())
 
 
@@ -46,31 +47,52 @@ def load_motions(path: Path, share: float = RECORDED) -> Motions:
     """Read recorded motion.
 
     Args:
-        path: an `.npz` with `joints` (N, 24, 3) in metres, SMPL's order, y up, the floor at 0, and `clip_start`,
-            `clip_length`, `fps`; `docs/mini.md` says how to make one.
+        path: a motion set with `fps`, see `read_set`.
         share: of the windows to learn from, 0..1.
 
     Raises:
-        MtvcraftError: there is no such file, or it holds something else.
+        MtvcraftError: as for `read_set`.
+    """
+    joints_mm, start, length, more = read_set(path, "fps")
+    fps = more.get("fps", np.zeros(1))
+    if fps.size != 1 or fps.dtype.kind not in "iuf" or not 0 < fps.item() < np.inf:
+        raise _no_set(path, "its `fps` is no number above 0, or missing")
+    return Motions(joints_mm, start, length, Fraction(str(fps.item())).limit_denominator(1001), share)
+
+
+def read_set(path: Path, *more: str) -> tuple[JointsMm, Whole, Whole, dict[str, npt.NDArray[Any]]]:
+    """Read a motion set: clips one after the other.
+
+    Args:
+        path: an `.npz` with `joints` (N, 24, 3) in metres, SMPL's order, y up, the floor at 0, and `clip_start` and
+            `clip_length` (C); `docs/mini.md` says how to make one.
+        more: other arrays that it may have.
+
+    Returns:
+        Joints in mm, where clips start, how long they are, and of `more` what there is.
+
+    Raises:
+        MtvcraftError: exit 2, there is no such file; exit 4, it holds something else.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            joints, start, length, fps = (file[name] for name in ("joints", "clip_start", "clip_length", "fps"))
-            held = joints.ndim == 3 and joints.shape[1:] == (24, 3) and start.shape == length.shape and len(start) > 0
-            if not held or length.min() < 1 or start.min() < 0 or (start + length).max() > len(joints):
-                raise ValueError("arrays that don't fit each other")
-            return Motions(
-                (1000 * joints).astype(np.float32),
-                start.astype(np.int64),
-                length.astype(np.int64),
-                Fraction(str(fps.item())).limit_denominator(1001),
-                share,
-            )
-    except (OSError, KeyError, ValueError, BadZipFile) as problem:
-        raise MtvcraftError(
-            f"can't read motion from `{path}`: {problem}",
-            hint="it has to be an `.npz` with `joints` (N, 24, 3), `clip_start`, `clip_length` and `fps`",
-        ) from problem
+            joints, start, length = (file[name] for name in ("joints", "clip_start", "clip_length"))
+            told = {name: file[name] for name in more if name in file}
+    except FileNotFoundError as problem:
+        raise MtvcraftError(f"there is no motion set `{path}`", hint="check the path", exit=Exit.USAGE) from problem
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, EOFError, BadZipFile) as problem:
+        raise _no_set(path, str(problem)) from problem
+    fits = joints.ndim == 3 and joints.shape[1:] == (24, 3) and start.shape == length.shape and len(start) > 0
+    if not fits or length.min() < 1 or start.min() < 0 or (start + length).max() > len(joints):
+        raise _no_set(path, "its arrays don't fit each other")
+    return (1000 * joints).astype(np.float32), start.astype(np.int64), length.astype(np.int64), told
+
+
+def _no_set(path: Path, why: str) -> MtvcraftError:
+    return MtvcraftError(
+        f"`{path}` is no motion set: {why}",
+        hint="it has to be an `.npz` with `joints` (N, 24, 3), `clip_start`, `clip_length` and `fps`",
+    )
 
 
 def draw_motion(
