@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtvcraft_cli.device.scratch import IN_USE, is_locked
 from mtvcraft_cli.errors import Exit, MtvcraftError
 
 VERSION = 1
@@ -94,7 +95,7 @@ class Cache:
     def make(self, stage: str, key: str) -> Iterator[Path]:
         """Give a folder to write an entry's files into; it becomes the entry when the block ends without an error."""
         final = self.folder / stage / key
-        draft = final.with_name(f".{key}.{uuid.uuid4().hex[:8]}.part")
+        draft = final.with_name(_draft_name(key))
         draft.mkdir(parents=True)
         try:
             yield draft
@@ -115,17 +116,12 @@ class Cache:
         found = []
         for contents in self.folder.glob(f"*/*/{CONTENTS}"):
             folder = contents.parent
-            size_bytes = sum(path.stat().st_size for path in folder.iterdir())
-            found.append(
-                Entry(
-                    stage=folder.parent.name,
-                    key=folder.name,
-                    folder=folder,
-                    size_bytes=size_bytes,
-                    made=contents.stat().st_mtime,
-                    used=folder.stat().st_mtime,
-                )
-            )
+            if folder.name.startswith("."):
+                continue  # a draft
+            with suppress(FileNotFoundError):  # another run has just removed it
+                size_bytes = sum(path.stat().st_size for path in folder.iterdir())
+                made, used = contents.stat().st_mtime, folder.stat().st_mtime
+                found.append(Entry(folder.parent.name, folder.name, folder, size_bytes, made, used))
         return sorted(found, key=lambda entry: entry.made)
 
     def broken(self) -> list[Entry]:
@@ -133,15 +129,22 @@ class Cache:
         return [entry for entry in self.entries() if not _is_whole(entry.folder)]
 
     def clear(self, stage: str | None = None) -> int:
-        """Delete the entries of one stage or of all, drafts of dead runs included.
+        """Delete the entries of one stage or of all, and the drafts of dead runs; runs that are alive keep theirs.
 
         Returns:
             The bytes that were freed.
         """
-        freed_bytes = sum(entry.size_bytes for entry in self.entries() if stage in (None, entry.stage))
-        for name in {entry.stage for entry in self.entries()} | {path.parent.name for path in self._drafts()}:
-            if stage in (None, name):
-                shutil.rmtree(self.folder / name, ignore_errors=True)
+        entries = [entry for entry in self.entries() if stage in (None, entry.stage)]
+        freed_bytes = sum(entry.size_bytes for entry in entries)
+        for entry in entries:
+            _remove(entry)
+        for draft in self._drafts():
+            if stage in (None, draft.parent.name) and not _in_use(draft):
+                shutil.rmtree(draft, ignore_errors=True)
+        for folder in self.folder.glob("*/"):
+            if stage in (None, folder.name):
+                with suppress(OSError):  # something is left in it
+                    folder.rmdir()
         if stage is None:
             (self.folder / "hashes.json").unlink(missing_ok=True)
         return freed_bytes
@@ -157,9 +160,7 @@ class Cache:
         for entry in entries:
             if kept_bytes <= limit_bytes:
                 break
-            gone = entry.folder.with_name(f".{entry.key}.{uuid.uuid4().hex[:8]}.part")
-            entry.folder.rename(gone)  # at once, so that nobody finds half of it
-            shutil.rmtree(gone, ignore_errors=True)
+            _remove(entry)
             kept_bytes -= entry.size_bytes
         return total_bytes - kept_bytes
 
@@ -197,6 +198,33 @@ class Cache:
         draft.replace(memory)
 
 
+def _draft_name(key: str) -> str:
+    """A hidden name that no other run takes, and that says whose it is."""
+    return f".{key}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part"
+
+
+def _in_use(draft: Path) -> bool:
+    """Whether the run that a draft belongs to is alive on this machine."""
+    if (draft / IN_USE).exists():
+        return is_locked(draft)
+    owner = draft.name.split(".")[-2].partition("-")[0]
+    try:
+        os.kill(int(owner), 0)
+    except (ValueError, OverflowError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True  # alive, and somebody else's
+    return True
+
+
+def _remove(entry: Entry) -> None:
+    """Delete an entry: at once, so that nobody finds half of it; another run may have been quicker."""
+    gone = entry.folder.with_name(_draft_name(entry.key))
+    with suppress(FileNotFoundError):
+        entry.folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 def _seen(path: Path, stat: os.stat_result) -> str:
     """What tells one state of a file from another."""
     return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
@@ -221,6 +249,6 @@ def _is_whole(folder: Path) -> bool:
         return False
     try:
         files = json.loads(contents.read_text(encoding="utf-8"))["files"]
-    except (ValueError, KeyError):
+        return all((folder / name).is_file() and _told(folder / name) == told for name, told in files.items())
+    except (OSError, ValueError, KeyError):
         return False
-    return all((folder / name).is_file() and _told(folder / name) == told for name, told in files.items())

@@ -2,6 +2,13 @@
 
 import errno
 from enum import IntEnum
+from typing import Final
+
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says of a full disk; safetensors, which raises errors of its own, says the number in words."""
+stops: Final[list[object]] = []
+"""What asked us to end. Native code that calls Python can turn an interrupt into an error of its own: torch does, while
+it reads safetensors."""
 
 
 class Exit(IntEnum):
@@ -49,6 +56,8 @@ def explained(error: Exception) -> MtvcraftError:
         )
     if isinstance(error, OSError):
         return _refused_by_the_system(error)
+    if type(error).__name__ == "SafetensorError" and any(f"os error {code})" in str(error) for code in FULL):
+        return _refused_by_the_system(OSError(errno.ENOSPC, str(error)))
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
         return MtvcraftError(
             f"out of memory: {(str(error).splitlines() or [''])[0]}",
@@ -65,7 +74,7 @@ def explained(error: Exception) -> MtvcraftError:
 
 def _refused_by_the_system(error: OSError) -> MtvcraftError:
     where = f" at `{error.filename}`" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         return MtvcraftError(
             f"the disk is full{where}",
             hint="free some space (`mtvcraft cache clear` empties the cache) and run it again",

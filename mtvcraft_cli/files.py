@@ -1,14 +1,11 @@
 """Files that are there whole or not at all."""
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mtvcraft_cli.errors import Exit, MtvcraftError
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
+from mtvcraft_cli.errors import FULL, Exit, MtvcraftError
 
 
 @contextmanager

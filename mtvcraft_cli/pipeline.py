@@ -117,7 +117,7 @@ def animate(
     with (
         report.stage("animate"),
         VideoWriter(job.output, job.preset.size_px, timing.rate, crf=job.crf, sound=prepared.sound) as writer,
-        FrameWriter(job.frames_dir) if job.frames_dir is not None else nullcontext() as lossless,
+        FrameWriter(job.frames_dir, prepared.fingerprint) if job.frames_dir is not None else nullcontext() as lossless,
     ):
         frames = walk(
             loaded.models,

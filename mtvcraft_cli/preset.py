@@ -272,6 +272,7 @@ def checked(preset: Preset) -> Preset:
     """
     name, sampler = preset.name, preset.sampler
     start, end = sampler.guidance_range
+    most = preset.scheduler.get("num_train_timesteps", 1000) if preset.backbone == "cogvideox" else float("inf")
     for key, value, fits in (
         ("frames", preset.frames, preset.frames % 8 == 1 and preset.frames >= 9),
         ("overlap", preset.overlap, preset.overlap % 8 == 1 and 0 < preset.overlap < preset.frames),
@@ -280,7 +281,7 @@ def checked(preset: Preset) -> Preset:
         ("rate", preset.rate, preset.rate is None or preset.rate > 0),
         ("tokenizer", dict(preset.tokenizer), set(preset.tokenizer) <= {"channels", "width", "codes", "joints"}),
         ("reference_kept", preset.reference_kept, 0 <= preset.reference_kept <= 255),
-        ("sampler.steps", sampler.steps, sampler.steps >= 1),
+        ("sampler.steps", sampler.steps, 1 <= sampler.steps <= most),
         ("sampler.motion_guidance", sampler.motion_guidance, sampler.motion_guidance >= 0),
         ("sampler.text_guidance", sampler.text_guidance, sampler.text_guidance >= 0),
         ("sampler.guidance_range", list(sampler.guidance_range), 0 <= start < end <= 1),

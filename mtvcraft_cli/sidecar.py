@@ -82,6 +82,9 @@ def made_already(output: Path, wanted: str) -> bool:
 def is_ours(path: Path) -> bool:
     """Whether a `.json` was written by this program, so that it may be written anew."""
     try:
+        with path.open("rb") as file:
+            if file.read(1) != b"{":  # a whole video is not read for this
+                return False
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False

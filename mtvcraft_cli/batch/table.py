@@ -154,7 +154,7 @@ def _text_of(path: Path, name: str) -> str:
 
 
 def _json_lines(text: str, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, words in enumerate(text.splitlines(), start=1):
+    for line, words in enumerate(text.split("\n"), start=1):
         if not words.strip():
             continue
         try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mtvcraft_cli.batch.results import Ended
 from mtvcraft_cli.cache import Cache
 from mtvcraft_cli.device.memory import held_memory
-from mtvcraft_cli.errors import Exit, MtvcraftError, explained
+from mtvcraft_cli.errors import Exit, MtvcraftError, explained, stops
 from mtvcraft_cli.jobs.animation import (
     AnimateJob,
     PreparedAnimation,
@@ -178,6 +178,8 @@ class Workshop:
             self._loaded.prompts = self.prompts.get(models_wanted(task.job), ())
             report = run_animation(prepared, watch, self._loaded)
         except Exception as error:
+            if stops:  # an interrupt that native code has turned into an error of its own
+                raise KeyboardInterrupt from error
             if not isinstance(error, MtvcraftError):  # nobody knows what state the models are in
                 self.close()
                 gc.collect()

@@ -159,7 +159,11 @@ def run_job(job: "AnimateJob", *, dry_run: bool, yes: bool, why: str = "") -> No
         say(line)
     paths = "\n".join(str(path) for path in (job.output, job.compare, job.frames_dir) if path is not None)
     if dry_run:
-        left = f"\n`{job.output}` is already made so and would be left alone" if prepared.made else ""
+        left = (
+            f"\n`{job.output}` is already made so and would be left alone"
+            if prepared.finished and not job.force
+            else ""
+        )
         return answer(prepared.plan_text() + left, prepared.told())
     if prepared.finished and not job.force:
         say(f"`{job.output}` is already made from these inputs and settings: left alone")

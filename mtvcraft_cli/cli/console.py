@@ -1,6 +1,7 @@
 """The only place that prints: results to stdout, everything else to stderr."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -57,13 +58,13 @@ def fail(message: str, hint: str) -> None:
 
 def answer(text: str, data: Any) -> None:
     """The result, to stdout: `text` for people and pipes, `data` under `--json`."""
-    print(json.dumps(data, indent=2, ensure_ascii=False) if console.json else text)
+    _print(json.dumps(data, indent=2, ensure_ascii=False) if console.json else text, sys.stdout)
 
 
 def part_of_answer(text: str) -> None:
     """A line of a result that comes bit by bit, to stdout; nothing under `--json`, where `answer` gives all at once."""
     if not console.json:
-        print(text, flush=True)
+        _print(text, sys.stdout)
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:
@@ -76,7 +77,15 @@ def table(columns: list[str], rows: list[list[str]]) -> str:
 
 
 def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    _print(text, sys.stderr)
+
+
+def _print(text: str, stream: Any) -> None:
+    """Print at once. Where whoever read it has gone, as `head` goes, work goes on and the rest is said to nobody."""
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def watch(items: Iterable[T], stage: str, total: int | None = None) -> Iterator[T]:
@@ -186,13 +195,16 @@ class Board:
 
     def __init__(self) -> None:
         self._said: dict[str, float] = {}
+        self._begun: dict[tuple[str, str], float] = {}
         self._bars: dict[str, TaskID] = {}
 
     def show(self, worker: str, stage: str, done: int, total: int | None) -> None:
         """A worker has come so far."""
         kind = _kind()
         if kind == "json":
-            _to_stderr(json.dumps({"worker": worker, "stage": stage, "done": done, "total": total}))
+            passed_s = time.monotonic() - self._begun.setdefault((worker, stage), time.monotonic())
+            left_s = _left_s(done, total, passed_s)
+            _to_stderr(json.dumps({"worker": worker, "stage": stage, "done": done, "total": total, "eta_s": left_s}))
         elif kind == "bar" and _live:
             if worker not in self._bars:
                 self._bars[worker] = _live[0].add_task(worker, total=total, speed="")

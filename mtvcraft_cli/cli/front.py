@@ -1,6 +1,7 @@
 """What every command has in common: its options, its way of failing, its exit code."""
 
 import inspect
+import math
 import os
 import signal
 import sys
@@ -19,7 +20,7 @@ from mtvcraft_cli.cli.console import ProgressKind, console, detail, fail, say
 from mtvcraft_cli.cli.settings import read_settings
 from mtvcraft_cli.device.memory import peak_memory
 from mtvcraft_cli.device.ranks import WITH_RANKS, rank, world_size
-from mtvcraft_cli.errors import Exit, MtvcraftError, explained
+from mtvcraft_cli.errors import Exit, MtvcraftError, explained, stops
 from mtvcraft_cli.quiet import without_hub_kernels
 
 T = TypeVar("T")
@@ -210,7 +211,16 @@ def _signed(function: F, parameters: Sequence[inspect.Parameter]) -> F:
 
 
 def grouped(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Values as the function takes them: those of a group of options in its dataclass."""
+    """Values as the function takes them: those of a group of options in its dataclass.
+
+    Raises:
+        MtvcraftError: exit 2; a number is none, such as `nan`, which lies within any range.
+    """
+    for name, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise MtvcraftError(
+                f"`--{name.replace('_', '-')}` can't be `{value}`", hint="give a plain number", exit=Exit.USAGE
+            )
     hints = get_type_hints(function, include_extras=True)
     for parameter, kind in hints.items():
         if _is_group(kind) and parameter != "return":
@@ -250,7 +260,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code, see `Exit`.
     """
-    _stops.clear()
+    stops.clear()
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody wants it ignored
         signal.signal(signal.SIGINT, _stop)
@@ -303,7 +313,7 @@ def _run(words: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(Exit.DONE)
     except Exception as error:
-        if _stops:
+        if stops:  # which native code has turned into an error of its own
             return _interrupted()
         _show_trace("--debug" in words)
         told = explained(error)
@@ -311,13 +321,8 @@ def _run(words: list[str]) -> int:
         return int(told.exit)
 
 
-_stops: list[object] = []
-"""What asked us to end. Native code that calls Python can turn an interrupt into an error of its own: torch does, while
-it reads safetensors."""
-
-
 def _stop(number: object, _frame: object) -> None:
-    _stops.append(number)
+    stops.append(number)
     raise KeyboardInterrupt
 
 

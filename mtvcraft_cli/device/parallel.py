@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from mtvcraft_cli.device.ranks import PATIENCE, rank, world_size
+from mtvcraft_cli.errors import Exit, MtvcraftError
 
 CPU: Final = torch.device("cpu")
 LEADING: Final = "mtvcraft_leading"
@@ -30,8 +31,8 @@ LEADING: Final = "mtvcraft_leading"
 def meet() -> None:
     """Wait until all processes are there."""
     cards = torch.cuda.is_available()
-    if cards:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if cards and _number() < torch.cuda.device_count():
+        torch.cuda.set_device(_number())
     dist.init_process_group("cpu:gloo,cuda:nccl" if cards else "gloo", timeout=PATIENCE)
     # torch tells diffusers so in every forward.
     warnings.filterwarnings("ignore", message=".*all_gather_tensor.*", category=FutureWarning)
@@ -43,8 +44,25 @@ def part() -> None:
 
 
 def own_device(kind: str) -> torch.device:
-    """The device of this process: of cards that of its number on this machine."""
-    return torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
+    """The device of this process: of cards that of its number on this machine.
+
+    Raises:
+        MtvcraftError: exit 2; there are fewer cards than processes.
+    """
+    if kind != "cuda":
+        return torch.device(kind)
+    if _number() >= (cards := torch.cuda.device_count()):
+        raise MtvcraftError(
+            f"torchrun has started more processes on this machine than it has cards, {cards}",
+            hint=f"start {cards} with `--nproc-per-node {cards}`, or work on the CPU with `--device cpu`",
+            exit=Exit.USAGE,
+        )
+    return torch.device(kind, _number())
+
+
+def _number() -> int:
+    """Which of this machine's processes this is."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,16 @@ def _remove(folder: Path, lock: FileLock) -> None:
 def _sweep(root: Path) -> None:
     """Delete the folders of runs that are dead."""
     for folder in root.glob(".*.part"):
-        lock = FileLock(folder / IN_USE)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        lock.release()
-        shutil.rmtree(folder, ignore_errors=True)
+        if not is_locked(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether the run that made the folder is alive."""
+    lock = FileLock(folder / IN_USE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False

@@ -284,6 +284,10 @@ def check_names(job: AnimateJob) -> None:
         raise MtvcraftError(
             f"`{job.compare}` is named twice", hint="give `--compare` another name than `-o`", exit=Exit.USAGE
         )
+    if job.frames_dir is not None:
+        from mtvcraft_cli.video.frames import check_frames_folder
+
+        check_frames_folder(job.frames_dir, [*inputs, job.output, *([job.compare] if job.compare else [])])
 
 
 def find_parts(
@@ -356,8 +360,9 @@ def prepare_animation(
     compared = job.compare is None or made_already(job.compare, wanted)
     if job.compare is not None:
         check_target(job.compare, force=job.force, made=compared)
-    framed = job.frames_dir is None or (made and holds_frames(job.frames_dir))
-    if job.frames_dir is not None and is_taken(job.frames_dir) and not framed and not job.force:
+    ours = job.frames_dir is None or holds_frames(job.frames_dir, wanted)
+    framed = made and ours  # frames without their video are what an interrupted run leaves: both are made anew
+    if job.frames_dir is not None and is_taken(job.frames_dir) and not ours and not job.force:
         raise MtvcraftError(
             f"`{job.frames_dir}` is already there, and not from these inputs and settings",
             hint="choose another name, or write over it with `--force`",
@@ -373,7 +378,7 @@ def prepare_animation(
         windows = plan_windows(timing.model_frames, job.preset.frames, job.preset.overlap)
     _check_room(job, timing)
     plan = _plan(job, parts, windows, drive if estimator else None, hashes, device, cache)
-    if job.force or not made:
+    if job.force or not framed:
         check_fit(plan, job.weights, cache.folder)
     return PreparedAnimation(
         job=job,
@@ -591,7 +596,7 @@ def job_of_sidecar(
             fit=settings["fit"],
             driver=DriveSettings.of(settings["driver"], files, trust_file=trust_file, weights=folder),
             motion=Framing(**settings["motion"]),
-            device="auto" if world_size() > 1 and content["device"].startswith("cuda") else content["device"],
+            device="auto" if content["device"].startswith("cuda") and (world_size() > 1 or gpus) else content["device"],
             offload=offload,
             gpus=gpus,
             two_passes=settings["two_passes"],

@@ -191,11 +191,21 @@ def description_of(path: Path) -> list[Path]:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files that a driver is: itself, or the pictures of a folder or pattern."""
+    """The files that a driver is: itself, or the pictures of a folder or pattern.
+
+    Raises:
+        MtvcraftError: exit 2; there is no such file, or none that fits the pattern. What can't be used is told later,
+            by whoever reads it.
+    """
     from mtvcraft_cli.video.kind import Kind, kind_of
     from mtvcraft_cli.video.sequence import list_pictures
 
-    return list_pictures(path)[0] if kind_of(path) is Kind.FOLDER else [path]
+    try:
+        return list_pictures(path)[0] if kind_of(path) is Kind.FOLDER else [path]
+    except MtvcraftError as error:
+        if error.exit is Exit.USAGE:
+            raise
+        return [path]
 
 
 def look_at_drive(

@@ -284,6 +284,7 @@ def meta_of(path: Path) -> Mapping[str, Any]:
     """What a whole file of joints or tokens says of its making; nothing where it is damaged, silent or not there."""
     import json
     import zipfile
+    import zlib
 
     import numpy as np
 
@@ -293,5 +294,5 @@ def meta_of(path: Path) -> Mapping[str, Any]:
             return dict(json.loads(str(dict(loaded)["meta"][()])))  # reading every field checks that it is whole
         described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         return dict(described["meta"]) if described["tokens_sha256"] == sha256_of(path) else {}
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, TypeError):
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error, TypeError):
         return {}

@@ -52,9 +52,11 @@ def kept_hashes(preset: Preset, device: str, cache: Cache, quantize: Quantize = 
     for entry in cache.entries():
         if entry.stage != "text":
             continue
-        told = json.loads((entry.folder / "told.json").read_text(encoding="utf-8"))
+        if (folder := cache.find("text", entry.key)) is None:
+            continue  # damaged, or removed since
+        told = json.loads((folder / "told.json").read_text(encoding="utf-8"))
         prompt = told["prompt"]
-        if prompt in wanted and {**told, "hashes": {}} == wanted[prompt] and cache.find("text", entry.key) is not None:
+        if prompt in wanted and {**told, "hashes": {}} == wanted[prompt]:
             found.setdefault(prompt, {})[json.dumps(told["hashes"], sort_keys=True)] = told["hashes"]
     if not wanted or found.keys() != wanted.keys():
         return None

@@ -58,7 +58,7 @@ def smooth_pose(pose: Float32[np.ndarray, "T 72"], rate: Fraction) -> Float32[np
 
 
 def _one_euro(values: Array, rate: float) -> Array:
-    """Filter (T, 24, 3) from the first frame to the last."""
+    """Filter (T, N, 3) from the first frame to the last."""
     out = values.copy()
     speed = np.zeros(values.shape[1:])
     for frame in range(1, len(values)):

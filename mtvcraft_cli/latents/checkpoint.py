@@ -2,7 +2,9 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Collection, Mapping
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -71,6 +73,55 @@ def fill(model: Model, tensors: Mapping[str, Tensor], what: str) -> Model:
             )
     model.load_state_dict(dict(tensors), strict=True, assign=True)
     return model
+
+
+def motion_pattern(tensors: Mapping[str, Tensor], blocks: str, layer: str, wanted: int | None) -> int:
+    """Every how manieth block of an MV-DiT has motion attention.
+
+    Args:
+        tensors: its checkpoint.
+        blocks: what its blocks are called.
+        layer: what the motion attention in a block is called.
+        wanted: how many it must be; None takes what there is.
+
+    Raises:
+        MtvcraftError: exit 6; blocks lack it, or others have it than is wanted.
+    """
+    own = re.compile(rf"{blocks}\.(\d+)\.(?:({layer})\.)?")
+    places = [place for name in tensors if (place := own.match(name))]
+    layers = sorted({int(place[1]) for place in places})
+    found = sorted({int(place[1]) for place in places if place[2]})
+    every = wanted or min((b - a for a, b in pairwise(found)), default=max(layers, default=0) + 1)
+    expected = [number for number in layers if number % every == 0]
+    if lacking := [f"{blocks}.{number}.{layer}" for number in expected if number not in found]:
+        raise MtvcraftError(
+            f"the transformer checkpoint lacks the motion layers {named(lacking)}",
+            hint="without them the character can't follow the driver: fetch the MV-DiT's weights, not the base model's",
+            exit=Exit.WEIGHTS,
+        )
+    if found != expected:
+        raise MtvcraftError(
+            f"the transformer checkpoint has motion layers in blocks {', '.join(map(str, found))}, and the preset "
+            f"wants them in every {every}",
+            hint="choose the preset that the checkpoint belongs to, or mend `transformer: motion_every` in your own",
+            exit=Exit.WEIGHTS,
+        )
+    return every
+
+
+def check_motion_layers(tensors: Mapping[str, Tensor], layer: str) -> None:
+    """Refuse motion layers that can do nothing, as a conversion that lost them leaves them behind.
+
+    Raises:
+        MtvcraftError: exit 6.
+    """
+    layers = [name for name in tensors if f".{layer}.to_" in name and name.endswith(".weight")]
+    if zero := [name for name in layers if not tensors[name].any()]:
+        raise MtvcraftError(
+            f"the transformer checkpoint has nothing but zeros in the motion layers {named(zero)}",
+            hint="the checkpoint was converted badly or never trained: fetch it again, or train it",
+            exit=Exit.WEIGHTS,
+        )
 
 
 def named(names: Collection[str], most: int = 6) -> str:

@@ -7,7 +7,6 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
-from mtvcraft_cli.latents.checkpoint import arguments_of, fill, named
+from mtvcraft_cli.latents.checkpoint import arguments_of, check_motion_layers, fill, motion_pattern
 from mtvcraft_cli.latents.rope import Rotary, only, rotate
 from mtvcraft_cli.latents.spare import KeepingProcessor, KeyValue
 
@@ -375,9 +374,9 @@ def build_transformer(
     """
     kept = from_released(tensors)
     if not silent:
-        _check_motion_layers(kept)
+        check_motion_layers(kept, "attn0")
     kwargs = read_config(config)
-    kwargs["motion_every"] = _check_pattern(kept, kwargs.get("motion_every"))
+    kwargs["motion_every"] = motion_pattern(kept, "transformer_blocks", "attn0", kwargs.get("motion_every"))
     if (token := kept.get("unconditional_motion_token")) is not None:
         kwargs.setdefault("unconditional_motion_shape", tuple(token.shape))
     with init_empty_weights():
@@ -416,6 +415,12 @@ def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
                 hint="check that the checkpoint is an MV-DiT on CogVideoX",
                 exit=Exit.WEIGHTS,
             )
+    if (positions := config.get("motion_positions", "4d")) not in MOTION_AXES:
+        raise MtvcraftError(
+            f"the transformer's config has `motion_positions: {positions}`",
+            hint=f"it is one of {', '.join(MOTION_AXES)}",
+            exit=Exit.USAGE,
+        )
     base = inspect.signature(CogVideoXTransformer3DModel.__init__).parameters
     return arguments_of(CogVideoXMotionTransformer, config, "transformer", unused=base)
 
@@ -449,36 +454,3 @@ def to_released(tensors: Mapping[str, Tensor], text_embed_dim: int = 4096) -> di
         f"{TEXT}.weight": bias.new_zeros(len(bias), text_embed_dim),
         f"{TEXT}.bias": torch.zeros_like(bias),
     }
-
-
-def _check_pattern(tensors: Mapping[str, Tensor], wanted: int | None) -> int:
-    """Every how manieth block has motion attention; it must be what was wanted, if anything was."""
-    layers = {int(name.split(".")[1]) for name in tensors if name.startswith("transformer_blocks.")}
-    found = sorted({int(name.split(".")[1]) for name in tensors if ".attn0." in name})
-    every = wanted or min((b - a for a, b in pairwise(found)), default=max(layers, default=0) + 1)
-    expected = [layer for layer in sorted(layers) if layer % every == 0]
-    if lacking := [f"transformer_blocks.{layer}.attn0" for layer in expected if layer not in found]:
-        raise MtvcraftError(
-            f"the transformer checkpoint lacks the motion layers {named(lacking)}",
-            hint="without them the character can't follow the driver: fetch the MV-DiT's weights, not the base model's",
-            exit=Exit.WEIGHTS,
-        )
-    if found != expected:
-        raise MtvcraftError(
-            f"the transformer checkpoint has motion layers in blocks {', '.join(map(str, found))}, and the preset "
-            f"wants them in every {every}",
-            hint="choose the preset that the checkpoint belongs to, or mend `transformer: motion_every` in your own",
-            exit=Exit.WEIGHTS,
-        )
-    return every
-
-
-def _check_motion_layers(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse motion layers that can do nothing, as a conversion that lost them leaves them behind."""
-    layers = [name for name in tensors if ".attn0.to_" in name and name.endswith(".weight")]
-    if zero := [name for name in layers if not tensors[name].any()]:
-        raise MtvcraftError(
-            f"the transformer checkpoint has nothing but zeros in the motion layers {named(zero)}",
-            hint="the checkpoint was converted badly or never trained: fetch it again, or train it",
-            exit=Exit.WEIGHTS,
-        )

@@ -57,9 +57,8 @@ def motion_table(frames: int, joint_mean_mm: Float[np.ndarray, "J 3"], head_dim:
     """Positions of motion tokens: time, x, y and z, a quarter of the head each.
 
     A joint lies, in every frame of every motion, where it lies on average in the training set, measured from the mean
-    over all joints. Source: paper, section on 4D rotary positions; released code.
-    The mean over the joints is NumPy's in
-    float32 over a contiguous row: in another order or precision, depths near 1800 mm leave up to 4e-4 in the table.
+    over all joints. Source: paper, section on 4D rotary positions; released code. The mean over the joints is NumPy's
+    in float32 over a contiguous row: in another order or precision, depths near 1800 mm leave up to 4e-4 in the table.
 
     Args:
         frames: latent frames F.

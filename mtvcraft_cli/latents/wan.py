@@ -9,8 +9,7 @@ import inspect
 import math
 import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from accelerate import init_empty_weights
@@ -33,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
-from mtvcraft_cli.latents.checkpoint import arguments_of, fill, named
+from mtvcraft_cli.latents.checkpoint import arguments_of, check_motion_layers, fill, motion_pattern
 from mtvcraft_cli.latents.rope import Rotary, rotate
 from mtvcraft_cli.latents.spare import KeepingProcessor, KeyValue
 
@@ -446,9 +445,9 @@ def build_transformer(
     """
     kept = from_released(tensors)
     if not silent:
-        _check_motion_layers(kept)
+        check_motion_layers(kept, "motion_attn")
     kwargs = read_config(config)
-    kwargs["motion_every"] = _check_pattern(kept, kwargs.get("motion_every"))
+    kwargs["motion_every"] = motion_pattern(kept, "blocks", "motion_attn", kwargs.get("motion_every"))
     if (token := kept.get("unconditional_motion_token")) is not None:
         kwargs["unconditional_motion_shape"] = kwargs.get("unconditional_motion_shape") or tuple(token.shape)
     with init_empty_weights():
@@ -530,6 +529,12 @@ def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
                 hint="check that the checkpoint is an MV-DiT on Wan 2.1 I2V",
                 exit=Exit.WEIGHTS,
             )
+    if (split := config.get("motion_key_split", "plain")) not in get_args(KeySplit):
+        raise MtvcraftError(
+            f"the transformer's config has `motion_key_split: {split}`",
+            hint=f"it is one of {', '.join(get_args(KeySplit))}",
+            exit=Exit.USAGE,
+        )
     renamed = dict(config) | {ours: config[original] for original, ours in ORIGINAL.items() if original in config}
     if "dim" in config and "num_attention_heads" in renamed:
         renamed["attention_head_dim"] = config["dim"] // renamed["num_attention_heads"]
@@ -604,36 +609,3 @@ def from_released(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def to_released(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Name them as in the released layout, so that other programs can load them."""
     return {released_name(name): tensor for name, tensor in tensors.items()}
-
-
-def _check_pattern(tensors: Mapping[str, Tensor], wanted: int | None) -> int:
-    """Every how manieth block has motion attention; it must be what was wanted, if anything was."""
-    layers = {int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")}
-    found = sorted({int(name.split(".")[1]) for name in tensors if ".motion_attn." in name})
-    every = wanted or min((b - a for a, b in pairwise(found)), default=max(layers, default=0) + 1)
-    expected = [layer for layer in sorted(layers) if layer % every == 0]
-    if lacking := [f"blocks.{layer}.motion_attn" for layer in expected if layer not in found]:
-        raise MtvcraftError(
-            f"the transformer checkpoint lacks the motion layers {named(lacking)}",
-            hint="without them the character can't follow the driver: fetch the MV-DiT's weights, not the base model's",
-            exit=Exit.WEIGHTS,
-        )
-    if found != expected:
-        raise MtvcraftError(
-            f"the transformer checkpoint has motion layers in blocks {', '.join(map(str, found))}, and the preset "
-            f"wants them in every {every}",
-            hint="choose the preset that the checkpoint belongs to, or mend `transformer: motion_every` in your own",
-            exit=Exit.WEIGHTS,
-        )
-    return every
-
-
-def _check_motion_layers(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse motion layers that can do nothing, as a conversion that lost them leaves them behind."""
-    layers = [name for name in tensors if ".motion_attn.to_" in name and name.endswith(".weight")]
-    if zero := [name for name in layers if not tensors[name].any()]:
-        raise MtvcraftError(
-            f"the transformer checkpoint has nothing but zeros in the motion layers {named(zero)}",
-            hint="the checkpoint was converted badly or never trained: fetch it again, or train it",
-            exit=Exit.WEIGHTS,
-        )

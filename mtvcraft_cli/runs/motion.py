@@ -169,7 +169,6 @@ def to_tokens(
     """Joints at the driver's rate to tokens at the model's."""
     joints_mm = seen_joints(motion, preset, timing, body_model)
     windows = plan_windows(timing.model_frames, preset.frames, preset.overlap)
-    torch.backends.cudnn.allow_tf32 = False  # ten bits of a float would choose other codes
     with working(tokenizer, torch.device(device), "model"):
         return tokenise(joints_mm, tokenizer, windows, preset.statistics, preset.differential, watch, preset.joint_axes)
 

@@ -119,6 +119,7 @@ class AnimationReport:
         """Where the windows of this job are kept, under everything that their latents depend on."""
         prepared, preset = self.prepared, self.prepared.job.preset
         own = (
+            "tokenizer/",  # codes alone don't say what they stand for
             "transformer/",
             "vae/",
             "lora-",
@@ -165,7 +166,7 @@ class AnimationReport:
         """The result as plain data."""
         return {
             **self.prepared.told(),
-            "frames": self.frames,
+            "frames": self.frames or self.prepared.timing.frames,
             "seconds": round(self.seconds, 3),
             "windows_from_earlier_runs": self.kept_windows,
             "active": self.active,

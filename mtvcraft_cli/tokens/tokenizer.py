@@ -333,10 +333,12 @@ def _along_joints(conv: nn.Conv1d, plane: Tensor) -> Tensor:
 def _in_slices(layers: nn.Module, plane: Tensor, length: int) -> Tensor:
     """Run `layers` over slices of `length` frames, the first of which takes the remainder.
 
-    w windows, s slices after the first; (w, c, n, j) to (w, c', n', j), float32 even under autocast.
+    w windows, s slices after the first; (w, c, n, j) to (w, c', n', j), float32 even under autocast, and not in the ten
+    bits that cards multiply quicker: they would choose other codes.
     """
     first = length + plane.shape[2] % length
-    with torch.autocast(plane.device.type, enabled=False):
+    whole = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False)
+    with torch.autocast(plane.device.type, enabled=False), whole:
         made = [layers(plane[:, :, :first].float())]
         if plane.shape[2] > first:
             rest = rearrange(plane[:, :, first:].float(), "w c (s n) j -> (w s) c n j", n=length)

@@ -100,7 +100,7 @@ def _kind_of_head(head: bytes, path: Path) -> Kind:
     if head[4:8] in FIRST_BOXES:
         return Kind.VIDEO
     if head[:4] == b"OggS":
-        return Kind.VIDEO if b"theora" in head[:128] else Kind.SOUND
+        return Kind.VIDEO if b"theora" in head else Kind.SOUND
     if head[:2] == b"PK" and zipfile.is_zipfile(path):
         return _kind_of_zip(path)
     if head[:1] == b"\x80" and len(head) > 1 and 2 <= head[1] <= 5:
@@ -118,8 +118,11 @@ def _kind_of_head(head: bytes, path: Path) -> Kind:
 
 
 def _kind_of_zip(path: Path) -> Kind:
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return Kind.OTHER  # its end is whole, and what that points at is not
     if any(name.endswith(".npy") for name in names):
         return Kind.NUMPY_ARCHIVE
     return Kind.PICKLE if any(name.endswith("/data.pkl") for name in names) else Kind.OTHER

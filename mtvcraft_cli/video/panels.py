@@ -1,5 +1,6 @@
 """Streams side by side, for `animate --compare`: reference, driver, skeleton, skeleton after tokens, result."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Final, TypeAlias
@@ -108,7 +109,7 @@ def paced(batches: Iterable[Stream], rate: Fraction, wanted_rate: Fraction, want
     shown = next(frames, None)
     at = 0
     for index in range(wanted_frames):
-        nearest = round(index * rate / wanted_rate)
+        nearest = math.ceil(index * rate / wanted_rate - Fraction(1, 2))  # as `Timing` chooses frames
         while at < nearest and (following := next(frames, None)) is not None:
             shown, at = following, at + 1
         if shown is None:

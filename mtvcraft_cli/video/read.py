@@ -217,7 +217,10 @@ def read_ahead(batches: Iterable[T], depth: int = 2) -> Iterator[T]:
 def _decord_reader(found: Found) -> Any:
     """Open a clip with decord; None where decord is missing, refuses it or sees it differently."""
     with silence():  # a file that it refuses costs native lines that no setting stops
-        import decord
+        try:
+            import decord
+        except (ImportError, OSError, RuntimeError):  # installed, and can't be loaded
+            return None
 
         decord.logging.set_level(decord.logging.QUIET)
         try:

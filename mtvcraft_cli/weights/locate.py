@@ -17,6 +17,8 @@ ENDINGS = (".safetensors", ".bin", ".pt", ".pth")
 """What weight files are called; of several kinds in a folder the first is read."""
 WORDS = "tokenizer.json"
 """All that a text tokenizer is made of."""
+SEEDED = ("tokenizer", "transformer", "vae")
+"""Parts that random numbers can stand for."""
 ALONE = {"no_motion": "unconditional_motion_token"}
 """Parts that are one tensor of a checkpoint, which is read without the rest."""
 
@@ -53,6 +55,9 @@ class Located:
         if self.part in ALONE and (shard := shard_of(self.path, ALONE[self.part])) is not None:
             return [shard]
         config = [path for path in (self._config_file,) if path is not None]
+        if self.part.startswith("lora-"):  # peft's, which says the scale
+            beside = (self.path if self.path.is_dir() else self.path.parent) / "adapter_config.json"
+            config += [beside] if beside.is_file() else []
         return files_at(self.path) + config
 
     def config(self) -> dict[str, Any]:
@@ -123,9 +128,11 @@ def files_at(place: Path) -> list[Path]:
     if place.is_file() and not place.name.endswith(".index.json"):
         return [place]
     folder = place if place.is_dir() else place.parent
-    for ending in ENDINGS:
-        if found := sorted([*folder.glob(f"*{ending}"), *folder.glob(f"*{ending}.index.json")]):
-            return found
+    found = {ending: sorted([*folder.glob(f"*{ending}"), *folder.glob(f"*{ending}.index.json")]) for ending in ENDINGS}
+    whole = [ending for ending in ENDINGS if any(path.suffix == ".json" for path in found[ending])]
+    for ending in (*whole, *ENDINGS):  # those with an index first: see `read_tensors`
+        if found[ending]:
+            return found[ending]
     return sorted(folder.glob(WORDS))
 
 
@@ -147,7 +154,7 @@ def _locate(part: str, source: str, preset: Preset, folder: Path | None) -> Loca
     if released := manifest().get(source):
         path = find_released(released, folder, ALONE.get(part))
         return Located(part=part, source=source, path=path, released=released)
-    path = (preset.folder / source).expanduser()
+    path = preset.folder / Path(source).expanduser()
     if not path.exists():
         raise MtvcraftError(
             f"{part} of preset `{preset.name}`: there is no `{path}`",
@@ -271,6 +278,13 @@ def require(preset: Preset, parts: Mapping[str, Located]) -> None:
     Raises:
         MtvcraftError: exit 6; a part is missing.
     """
+    for part in parts.values():
+        if part.seed is not None and part.part not in SEEDED:
+            raise MtvcraftError(
+                f"preset `{preset.name}` has no {part.part}: `{part.source}` can't stand for one",
+                hint="name a file, a folder or a line of the manifest in its `weights`",
+                exit=Exit.WEIGHTS,
+            )
     missing = [part for part in parts.values() if part.missing]
     if not missing:
         return

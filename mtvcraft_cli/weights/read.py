@@ -16,9 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
-
-ENDINGS: Final = (".safetensors", ".bin", ".pt", ".pth")
-"""What weight files in a folder are called; the first kind that is there is taken."""
+from mtvcraft_cli.weights.locate import ENDINGS
 
 
 def read_tensors(path: Path, *, within: str | None = None) -> dict[str, Tensor]:
@@ -44,13 +42,13 @@ def read_tensors(path: Path, *, within: str | None = None) -> dict[str, Tensor]:
         return _read_shards(path, within)
     with path.open("rb") as source:
         head = source.read(16)
-    if head.startswith((b"PK\x03\x04", b"\x80")):
-        return _tensors_of(_read_torch(path, zipped=head.startswith(b"PK")), path, within)
-    if head[8:9] == b"{":
+    if head[8:9] == b"{":  # asked first: the length before it may begin as a pickle does
         try:
             return load_file(path)
         except (SafetensorError, ValueError, OSError) as error:
             raise _unusable(path, str(error)) from error
+    if head.startswith((b"PK\x03\x04", b"\x80")):
+        return _tensors_of(_read_torch(path, zipped=head.startswith(b"PK")), path, within)
     if head.startswith(b"version https://"):
         raise _unusable(path, "it is only the Git LFS pointer to the weights")
     raise _unusable(path, "it is neither safetensors nor written by torch")
@@ -116,8 +114,9 @@ def _is_safetensors(file: Path) -> bool:
 
 def _in_folder(folder: Path) -> Path:
     """The one checkpoint of a folder: its index, or else its only weight file."""
-    for ending in ENDINGS:
-        found = sorted(folder.glob(f"*{ending}.index.json")) or sorted(folder.glob(f"*{ending}"))
+    # An index first, of whatever kind: beside it others may be what an interrupted conversion left.
+    for ending in (*(f"{ending}.index.json" for ending in ENDINGS), *ENDINGS):
+        found = sorted(folder.glob(f"*{ending}"))
         if len(found) > 1:
             names = ", ".join(f"`{path.name}`" for path in found[:4])
             raise _unusable(folder, f"it has {len(found)} weight files and no single index: {names}")

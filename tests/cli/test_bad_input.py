@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
+from mtvcraft_cli.errors import Exit, explained
 from tests import clips
 from tests.cli.inputs import mostly_nobody, picture, save_joints, shortened, swaying_joints
 from tests.cli.run import assert_refused, mtvcraft
@@ -114,8 +118,10 @@ def test_missing_weights(there: Path, words: tuple[str, ...]) -> None:
 
 def test_a_missing_file_comes_before_missing_weights_and_those_before_a_bad_input(there: Path) -> None:
     assert_refused(mtvcraft("animate", "none.png", "drive.npy", "--preset", "7b", "-q", cwd=there), 2, "none.png")
-    clips.make_text(there / "drive.mp4")
-    assert_refused(mtvcraft("animate", "ref.png", "drive.mp4", "--preset", "7b", "-q", cwd=there), 6, "7b")
+    for make in (clips.make_text, clips.make_empty):
+        make(there / "drive.mp4")
+        assert_refused(mtvcraft("animate", "ref.png", "drive.mp4", "--preset", "7b", "-q", cwd=there), 6, "7b")
+    assert_refused(mtvcraft("animate", "ref.png", "drive.mp4", "--preset", "toy", "-q", cwd=there), 4, "empty")
 
 
 def test_no_pose_backend_says_what_to_install(there: Path) -> None:
@@ -146,6 +152,13 @@ def test_a_full_disk(there: Path) -> None:
         result = mtvcraft("pose", ASSETS / "drive.mp4", "--overlay", "small/over.mp4", "-q", cwd=there)
         assert_refused(result, 5, "space")
         assert list(small.iterdir()) == []
+        with pytest.raises(SafetensorError) as full:
+            save_file({"window": torch.zeros(2**16)}, small / "kept.safetensors")
+        assert explained(full.value).exit is Exit.FIT
+        words = ("animate", "ref.png", "drive.npy", "--preset", "toy", "-q", "-o", "out.mp4")
+        (small / "kept.safetensors").write_bytes(bytes(2**16 - 2**13))  # the cache's disk: little is left
+        assert_refused(mtvcraft(*words, cwd=there, env={"MTVCRAFT_CACHE": str(small)}), 5, "disk is full")
+        assert not (there / "out.mp4").exists()
     finally:
         subprocess.run(["umount", small], check=True)
 

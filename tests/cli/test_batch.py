@@ -124,6 +124,48 @@ def test_done_jobs_are_left_alone_and_written_down_once(there: Path, capsys: pyt
     assert Path("a.mp4").stat().st_mtime_ns != made["a.mp4"]
 
 
+def test_frames_of_another_video_are_not_taken_for_those_that_are_wanted(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("animate", "ref.png", "one.npy", *TOY, "-o")
+    frames = ("--frames-dir", "frames")
+    assert Ran(capsys, *words, "a.mp4", *frames).code == 0
+    assert Ran(capsys, *words, "b.mp4", "--seed", "1").code == 0
+    Ran(capsys, *words, "b.mp4", "--seed", "1", *frames).refused(2, "frames", "--force")
+    # A run that was interrupted leaves them without their video: the same command goes on.
+    Path("a.mp4").unlink()
+    Path("a.mp4.json").unlink()
+    assert Ran(capsys, *words, "a.mp4", *frames).code == 0
+    assert "left alone" in Ran(capsys, *words, "a.mp4", *frames).stderr
+    for inside in ("frames/out.mp4", "frames/../frames/out.mp4"):
+        Ran(capsys, *words, inside, *frames, "--force").refused(2, "a folder of their own")
+    Path("pictures").mkdir()
+    shutil.copyfile("ref.png", "pictures/1.png")
+    Ran(capsys, "animate", "ref.png", "pictures", *TOY, "-o", "c.mp4", "--frames-dir", "pictures", "--force").refused(
+        2, "pictures", "a folder of their own"
+    )
+    assert Path("pictures/1.png").is_file()
+
+
+def test_an_empty_driver_holds_up_no_other_row(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty.mp4").touch()
+    table("reference,drive,output", "ref.png,empty.mp4,a.mp4", "ref.png,one.npy,b.mp4")
+    assert Ran(capsys, "batch", "jobs.csv", *TOY, "--keep-going").code == 3
+    assert [line["status"] for line in results()] == ["failed", "done"]
+
+
+def test_whoever_reads_the_answer_may_go_and_the_jobs_go_on(there: Path) -> None:
+    table("reference,drive,output", "ref.png,one.npy,a.mp4", "ref.png,two.npy,b.mp4")
+    words = [sys.executable, "-m", "mtvcraft_cli", "batch", "jobs.csv", *TOY]
+    reading, writing = os.pipe()
+    os.close(reading)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True, env=env, timeout=300)
+    os.close(writing)
+    assert done.returncode == 0, done.stderr
+    assert [line["status"] for line in results()] == ["done", "done"]
+
+
 def test_a_row_that_wants_frames_is_done_when_they_are_there(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table("reference,drive,output,frames_dir", "ref.png,one.npy,a.mp4,frames")
     for left in (False, True):

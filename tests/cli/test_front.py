@@ -54,6 +54,8 @@ def test_every_option_of_every_command_is_explained(tmp_path: Path) -> None:
         (["animate", "a.png", "b.mp4", "--stepz", "3"], "--stepz"),
         (["animate", "a.png", "b.mp4", "--steps", "three"], "--steps"),
         (["animate", "a.png", "b.mp4", "--steps", "0"], "--steps"),
+        (["animate", "a.png", "b.mp4", "--motion-strength", "nan"], "--motion-strength"),
+        (["plan", "--ram", "inf"], "--ram"),
         (["animate", "a.png", "b.mp4", "--backend", "openpose"], "--backend"),
         (["animate", "a.png", "b.mp4", "--preset", "minni"], "minni"),
         (["animate", "a.png", "b.mp4", "--fps", "fast"], "fast"),

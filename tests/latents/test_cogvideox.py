@@ -169,10 +169,17 @@ def test_missing_misshapen_and_foreign_tensors_are_named() -> None:
     assert "`foreign.weight`" in str(refusal(tensors | {"foreign.weight": torch.zeros(5)}))
 
 
+def test_names_with_another_program_s_prefix_are_refused() -> None:
+    tensors = {f"module.{name}": tensor for name, tensor in tiny_transformer().state_dict().items()}
+    assert "lacks `" in str(refusal(tensors))
+
+
 def test_a_config_that_would_compute_something_else_is_refused() -> None:
-    for key, value in (("use_rotary_positional_embeddings", False), ("patch_size_t", 2), ("activation_fn", "gelu")):
+    for key, value in (("use_rotary_positional_embeddings", False), ("patch_size_t", 2), ("motion_positions", "5d")):
         with pytest.raises(MtvcraftError, match=key):
             read_config(TRANSFORMER | {key: value})
+    with pytest.raises(MtvcraftError, match="activation_fn"):
+        read_config(TRANSFORMER | {"activation_fn": "gelu"})
     with pytest.raises(MtvcraftError) as caught:
         read_config(TRANSFORMER | {"num_layer": 3})
     assert "`num_layers`" in caught.value.hint

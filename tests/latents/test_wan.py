@@ -384,9 +384,16 @@ def test_a_layer_that_the_base_model_never_uses_is_dropped() -> None:
 
 
 def test_a_config_that_would_compute_something_else_is_refused() -> None:
-    for key, value in (("model_type", "t2v"), ("qk_norm", False), ("cross_attn_norm", False), ("use_2d", True)):
+    for key, value in (
+        ("model_type", "t2v"),
+        ("qk_norm", False),
+        ("cross_attn_norm", False),
+        ("motion_key_split", "Plain"),
+    ):
         with pytest.raises(MtvcraftError, match=key):
             read_config(WAN_TRANSFORMER | {key: value})
+    with pytest.raises(MtvcraftError, match="use_2d"):
+        read_config(WAN_TRANSFORMER | {"use_2d": True})
     with pytest.raises(MtvcraftError) as caught:
         read_config(WAN_TRANSFORMER | {"motion_keys_split": "plain"})
     assert "`motion_key_split`" in caught.value.hint

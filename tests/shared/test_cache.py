@@ -7,6 +7,7 @@ import pytest
 
 from mtvcraft_cli.cache import Cache, key_of
 from mtvcraft_cli.cli.cache import read_size
+from mtvcraft_cli.device.scratch import Scratch
 from mtvcraft_cli.errors import MtvcraftError
 
 
@@ -65,6 +66,26 @@ def test_clearing_takes_one_stage_or_all(cache: Cache) -> None:
     assert [entry.stage for entry in cache.entries()] == ["joints"]
     cache.clear()
     assert cache.entries() == []
+
+
+def test_clearing_leaves_what_a_live_run_is_making_and_takes_what_a_dead_one_left(cache: Cache) -> None:
+    dead = cache.folder / "joints" / ".k.99999999-abcd.part"
+    with cache.make("joints", "k") as mine:
+        (mine / "a.txt").write_text("half")
+        dead.mkdir()
+        scratch = Scratch(cache.folder / "offload")
+        cache.clear()
+        assert not dead.exists()
+        assert scratch.folder.exists()
+    assert cache.find("joints", "k") is not None
+    scratch.remove()
+
+
+def test_a_draft_is_no_entry_even_when_it_is_whole(cache: Cache) -> None:
+    _keep(cache, "k")
+    (cache.folder / "joints" / "k").rename(cache.folder / "joints" / ".k.99999999-abcd.part")
+    assert cache.entries() == []
+    assert cache.prune(0) == 0
 
 
 def test_the_hash_of_a_large_file_is_remembered_until_it_changes(cache: Cache, tmp_path: Path) -> None:

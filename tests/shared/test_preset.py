@@ -104,6 +104,7 @@ def _changed(preset: str = "mini", **changes: Any) -> dict[str, Any]:
         ({"differential": "some"}, "differential"),
         ({"sampler": {"stpes": 3}}, "sampler.stpes"),
         ({"sampler": {"steps": 0}}, "sampler.steps"),
+        ({"sampler": {"steps": 1001}}, "sampler.steps"),
         ({"sampler": {"scheduler": "euler"}}, "sampler.scheduler"),
         ({"frames": "many"}, "frames"),
         ({"frames": True}, "frames"),

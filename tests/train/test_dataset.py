@@ -16,6 +16,7 @@ from mtvcraft_cli.joints.files import load_motion
 from mtvcraft_cli.train.dataset.cut import CutSettings, Losses, cut
 from mtvcraft_cli.train.dataset.examples import SetExamples, held_out, nearest
 from mtvcraft_cli.train.dataset.index import ClipSet, load_clip_set
+from mtvcraft_cli.train.dataset.journal import Journal
 from mtvcraft_cli.train.dataset.spread import Spread, read_spread
 from mtvcraft_cli.train.dataset.tar import BLOCK, ShardWriter, read_member
 from mtvcraft_cli.train.examples import Captioned
@@ -306,10 +307,29 @@ def test_a_long_gap_parts_a_clip_and_a_short_one_is_filled() -> None:
     assert not first.estimate.found[20:23].any()
 
 
+def test_a_part_that_is_nothing_but_a_filled_gap_is_dropped() -> None:
+    whole = scene((0, 100, 0, 9), frames=100)
+    estimate = whole.people[0].estimate
+    estimate.found[33:68] = False
+    estimate.joints_mm[~estimate.found] = np.nan
+    pieces, lost = pieces_of(whole, max_gap_s=Fraction(5))
+    assert pieces == [[0, 33, 34], [67, 99, 33]]
+    assert lost == {"gap": {"clips": 1, "frames": 33}}
+
+
+def test_a_name_with_a_line_separator_loses_nothing_of_a_journal(tmp_path: Path) -> None:
+    names = ["one", "two\u2028half", "three\x85", "four"]
+    journal = Journal(tmp_path, {"kind": "motion"})
+    journal.begin()
+    for name in names:
+        journal.add({"input": name})
+    assert [entry["input"] for entry in Journal(tmp_path, {"kind": "motion"}).entries] == names
+
+
 def test_long_shots_are_cut_evenly_and_fast_ones_thinned() -> None:
     pieces, lost = pieces_of(scene((0, 100, 0, 9), frames=100))
     assert pieces == [[0, 33, 34], [34, 66, 33], [67, 99, 33]]
     assert lost == {}
     thinned, _ = pieces_of(scene((0, 100, 0, 9), frames=100), rate=Fraction(4))
-    assert thinned == [[0, 98, 40]]
+    assert thinned == [[0, 97, 40]]
     assert pieces_of(scene((0, 100, 0, 9), frames=100), rate=Fraction(30))[0] == pieces

@@ -222,6 +222,8 @@ def test_recorded_motion_and_dances_are_mixed():
         {"joints": np.zeros((9, 24, 3)), "clip_start": [0], "clip_length": [10], "fps": 30},
         {"joints": np.zeros((9, 24, 3)), "clip_start": [0], "clip_length": [9]},
         {"joints": np.zeros((9, 24, 3)), "clip_start": [0], "clip_length": [9], "fps": 0},
+        {"joints": np.full((9, 24, 3), np.nan), "clip_start": [0], "clip_length": [9], "fps": 30},
+        {"joints": np.full((9, 24, 3), "a"), "clip_start": [0], "clip_length": [9], "fps": 30},
         {"joints": np.zeros((9, 24, 3)), "clip_start": [0], "clip_length": [9], "fps": [30, 24]},
     ],
 )

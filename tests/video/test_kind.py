@@ -102,6 +102,16 @@ MADE: dict[str, tuple[Callable[[Path], object], Kind]] = {
 }
 
 
+def damaged_zip(path: Path) -> None:
+    other_zip(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02")] = 0  # what the end of the archive points at
+    path.write_bytes(content)
+
+
+MADE["damaged zip"] = (damaged_zip, Kind.OTHER)
+
+
 @pytest.mark.parametrize(("make", "kind"), MADE.values(), ids=MADE.keys())
 @pytest.mark.parametrize("name", ["file", "file.txt"])
 def test_a_file_is_known_by_its_content(make: Callable[[Path], object], kind: Kind, name: str, tmp_path: Path) -> None:

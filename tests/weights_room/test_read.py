@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mtvcraft_cli.errors import Exit, MtvcraftError
+from mtvcraft_cli.weights.locate import files_at
 from mtvcraft_cli.weights.read import read_tensors
 
 FORMATS = {"zip": True, "old": False}
@@ -95,6 +96,28 @@ def test_a_safetensors_file_is_read_whole(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "model.safetensors")
     assert_equal(dict(sorted(read_tensors(tmp_path / "model.safetensors").items())), tensors)
     assert_equal(dict(sorted(read_tensors(tmp_path, within="module").items())), tensors)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.bin"])
+def test_a_length_that_begins_as_a_pickle_does_leads_nobody_astray(tmp_path: Path, name: str) -> None:
+    tensors = {"a": torch.arange(3.0)}
+    for letters in range(256):
+        save_file(tensors, tmp_path / name, metadata={"note": "x" * letters})
+        if (tmp_path / name).read_bytes()[:1] == b"\x80":
+            break
+    else:
+        pytest.fail("no header has such a length")
+    assert_equal(read_tensors(tmp_path / name), tensors)
+
+
+def test_an_index_goes_before_what_an_interrupted_conversion_left(tmp_path: Path) -> None:
+    tensors = {"a": torch.ones(2), "b": torch.zeros(2)}
+    for name, tensor in tensors.items():
+        torch.save({name: tensor}, tmp_path / f"m-{name}.bin")
+    (tmp_path / "m.bin.index.json").write_text(json.dumps({"weight_map": {name: f"m-{name}.bin" for name in tensors}}))
+    save_file({"a": tensors["a"]}, tmp_path / "m-a.safetensors")
+    assert_equal(read_tensors(tmp_path), tensors)
+    assert [path.name for path in files_at(tmp_path)] == ["m-a.bin", "m-b.bin", "m.bin.index.json"]
 
 
 def shard(folder: Path) -> dict[str, Tensor]:

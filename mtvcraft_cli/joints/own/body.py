@@ -65,7 +65,7 @@ def load_body(path: Path) -> Body:
     Nothing in it is run, see `pickled`.
 
     Raises:
-        MtvcraftError: (`Exit.WEIGHTS`) no such file, it isn't SMPL's body, or smplx isn't installed.
+        MtvcraftError: (`Exit.WEIGHTS`) no such file, or smplx isn't installed; (`Exit.INPUT`) it isn't SMPL's body.
     """
     if not path.is_file():
         raise MtvcraftError(

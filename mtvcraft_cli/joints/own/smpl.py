@@ -75,9 +75,11 @@ def read_parameters(fields: Fields, name: str, body: Body | None) -> Found:
 
     said = []
     place = _first(fields, PLACE_KEYS)
-    place = np.zeros((frames, 3)) if place is None else place.reshape(-1, 3) / _scale(fields)
-    if len(place) != frames:
-        raise _wrong(name, f"{frames} frames of rotations and {len(place)} of translations")
+    place = np.zeros((frames, 3)) if place is None else np.asarray(place)
+    place = place[None] if place.shape == (3,) else place
+    if place.ndim < 2 or place.shape[-1] != 3 or place.size != 3 * frames:
+        raise _wrong(name, f"{frames} frames of rotations and translations of {place.shape}")
+    place = place.reshape(-1, 3) / _scale(fields)
     refuse_nan(place, name, "translations")
     betas = _betas(fields, name)
     if body is None:

@@ -1,5 +1,6 @@
 """Who is seen where in a video -> the stretches that can be learned from, and why the rest can't."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -104,7 +105,11 @@ def cut(scene: Scene, rate: Fraction, settings: CutSettings, losses: Losses) -> 
                 continue
             filled = fill(_rows(there[0].estimate, np.arange(first, last + 1)), rate, settings.max_gap_s)
             for part in np.array_split(places, -(-len(places) // settings.max_frames)):
-                yield Piece(part, _rows(filled, part - first))
+                piece = Piece(part, _rows(filled, part - first))
+                if piece.estimate.found.any():
+                    yield piece
+                else:  # all of it was filled in
+                    losses.add("gap", len(part))
 
 
 def _runs(
@@ -126,7 +131,7 @@ def _thinned(first: int, last: int, rate: Fraction, most: Fraction | None) -> np
     if most is None or rate <= most:
         return np.arange(first, last + 1)
     count = int((last - first) * most / rate) + 1
-    return first + np.array([round(index * rate / most) for index in range(count)], np.int64)
+    return first + np.array([math.ceil(index * rate / most - Fraction(1, 2)) for index in range(count)], np.int64)
 
 
 def _rows(estimate: Estimate, rows: npt.NDArray[np.int64]) -> Estimate:

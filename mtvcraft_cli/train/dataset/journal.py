@@ -68,11 +68,11 @@ def read_entries(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             lines.append(json.loads(line))
         except ValueError:
-            break  # cut off by a crash: what it would have said is done again
+            break  # the end, or cut off by a crash: what it would have said is done again
     if not lines:
         return []
     begun = lines[0].get("settings", {}) if isinstance(lines[0], dict) else {}

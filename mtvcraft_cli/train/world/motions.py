@@ -1,5 +1,6 @@
 """Motion to learn from: recorded clips where there are any, and dances of our own."""
 
+import zlib
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -80,11 +81,13 @@ def read_set(path: Path, *more: str) -> tuple[JointsMm, Whole, Whole, dict[str, 
             told = {name: file[name] for name in more if name in file}
     except FileNotFoundError as problem:
         raise MtvcraftError(f"there is no motion set `{path}`", hint="check the path", exit=Exit.USAGE) from problem
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, EOFError, BadZipFile) as problem:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, EOFError, BadZipFile, zlib.error) as problem:
         raise _no_set(path, str(problem)) from problem
     fits = joints.ndim == 3 and joints.shape[1:] == (24, 3) and start.shape == length.shape and len(start) > 0
     if not fits or length.min() < 1 or start.min() < 0 or (start + length).max() > len(joints):
         raise _no_set(path, "its arrays don't fit each other")
+    if joints.dtype.kind not in "iuf" or not np.isfinite(joints).all():
+        raise _no_set(path, "`joints` has NaN, infinite values or no numbers")
     return (1000 * joints).astype(np.float32), start.astype(np.int64), length.astype(np.int64), told
 
 

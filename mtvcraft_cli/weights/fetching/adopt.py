@@ -5,8 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtvcraft_cli.errors import Exit, MtvcraftError
-from mtvcraft_cli.files import FULL
+from mtvcraft_cli.errors import FULL, Exit, MtvcraftError
 from mtvcraft_cli.weights.fetching.run import existing
 from mtvcraft_cli.weights.fetching.whole import why_broken
 from mtvcraft_cli.weights.locate import ENDINGS, files_at, holds, lost_shards, places_in, size_text

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
-from mtvcraft_cli.errors import Exit, MtvcraftError
-from mtvcraft_cli.files import FULL
+from mtvcraft_cli.errors import FULL, Exit, MtvcraftError
 from mtvcraft_cli.progress import Meter
 from mtvcraft_cli.weights.fetching import hub, plan
 from mtvcraft_cli.weights.fetching.patience import is_offline

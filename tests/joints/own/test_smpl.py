@@ -174,7 +174,9 @@ def test_results_that_torch_saved_are_read_by_the_name_of_the_part(tmp_path: Pat
     [
         ({"poses": np.full((3, 72), np.nan)}, "NaN or infinite rotations in frames 0 to 2"),
         ({"poses": np.full((3, 72), 500.0)}, "rotations of up to 500 radians"),
-        ({"trans": np.zeros((5, 3))}, "30 frames of rotations and 5 of translations"),
+        ({"trans": np.zeros((5, 3))}, r"30 frames of rotations and translations of \(5, 3\)"),
+        ({"trans": np.zeros((30, 2))}, r"translations of \(30, 2\)"),
+        ({"trans": np.zeros((3, 30))}, r"translations of \(3, 30\)"),
         ({"trans": np.full((30, 3), np.inf)}, "NaN or infinite translations"),
         ({"betas": np.full(10, np.nan)}, "NaN or infinite betas"),
         ({"fps": np.nan}, "a frame rate of nan"),
