@@ -30,6 +30,9 @@ from mtvcraft_cli.train.settings import Loop
 KEPT = 2
 """Checkpoints that stay: the newest, and one in case the newest is lost with a disk's last seconds."""
 LOG = "log.jsonl"
+_outliving: list[nn.Module] = []
+"""Networks that several processes trained. With the last of them gloo's threads are joined while Python's lock is held:
+one that still puts its last message away waits for that lock, for ever. At the end of the program none does."""
 
 
 @runtime_checkable
@@ -232,6 +235,8 @@ def train(stage: Stage, loop: Loop, folder: Path, *, limit_s: float | None = Non
         with average.in_place() if average else _as_it_is():
             stage.export(folder, whole)
     accelerator.wait_for_everyone()
+    if accelerator.num_processes > 1:
+        _outliving.append(objective)
     accelerator.end_training()
     return Trained(folder=folder, step=reached.step, finished=finished, stopped_by=seen[0] if seen else None)
 
