@@ -117,7 +117,12 @@ class FrameWriter(AbstractContextManager["FrameWriter"]):
                 shutil.rmtree(self._older, ignore_errors=True)
                 if self.folder.exists():
                     self.folder.rename(self._older)
-                self._draft.rename(self.folder)
+                try:
+                    self._draft.rename(self.folder)
+                except OSError:
+                    if self._older.exists():
+                        self._older.rename(self.folder)
+                    raise
                 shutil.rmtree(self._older, ignore_errors=True)
         finally:
             shutil.rmtree(self._draft, ignore_errors=True)

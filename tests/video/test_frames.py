@@ -43,6 +43,23 @@ def test_a_run_that_fails_leaves_the_older_frames_and_no_draft(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_frames_that_cannot_take_their_place_leave_the_older_ones(tmp_path, monkeypatch):
+    with FrameWriter(tmp_path / "out") as writer:
+        writer.write(source_frames(2))
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.name.endswith(".part"):
+            raise PermissionError(13, "no")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError), FrameWriter(tmp_path / "out") as writer:
+        writer.write(source_frames(4))
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_folder_that_is_missing_is_refused_and_an_empty_one_is_free(tmp_path):
     with pytest.raises(MtvcraftError) as refused, FrameWriter(tmp_path / "no" / "out"):
         pass

@@ -112,6 +112,8 @@ def test_a_lora_is_a_part_with_a_licence_and_files(tmp_path: Path) -> None:
     own = write_toy_lora(tmp_path / "own.safetensors")
     both = replace(fast, loras=(*fast.loras, f"{own}:0.5"))
     assert locate(both, tmp_path)["lora-2"].files == [own]
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 8}')  # whose scale is a part of the result
+    assert locate(both, tmp_path)["lora-2"].files == [own, tmp_path / "adapter_config.json"]
     with pytest.raises(MtvcraftError, match="there is no") as caught:
         locate(replace(fast, loras=("nowhere.safetensors",)), tmp_path)
     assert caught.value.exit is Exit.WEIGHTS
@@ -152,6 +154,22 @@ def test_what_a_lora_says_of_itself_is_read_from_beside_it_or_from_its_head(tmp_
     shutil.copy(plain, peft / "adapter_model.safetensors")
     (peft / "adapter_config.json").write_text('{"lora_alpha": 8}')
     assert read_lora_config(peft) == read_lora_config(peft / "adapter_model.safetensors") == {"lora_alpha": 8}
+
+
+def test_random_numbers_stand_for_no_encoder(tmp_path: Path) -> None:
+    preset = load_preset(str(toy_wan_preset(tmp_path)))
+    seeded = replace(preset, weights={**dict.fromkeys(preset.weights, "seeded:0")})
+    with pytest.raises(MtvcraftError, match="can't stand for one") as raised:
+        require(seeded, locate(seeded, None))
+    assert raised.value.exit is Exit.WEIGHTS
+
+
+def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "x.safetensors").touch()
+    preset = load_preset("mini")
+    own = replace(preset, weights={**preset.weights, "vae": "~/x.safetensors"})
+    assert locate(own, None)["vae"].path == tmp_path / "x.safetensors"
 
 
 def test_the_toy_preset_of_the_tests_loads(tmp_path: Path) -> None:
